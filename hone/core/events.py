@@ -1,0 +1,47 @@
+"""The run's diary: every event and every metric as one JSON line, flushed at once, so that a kill loses nothing."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+class Events:
+    """`events.jsonl` and `metrics.jsonl` of a run folder. Without a folder it keeps quiet (other ranks, examples)."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+
+    def emit(self, kind: str, **fields: Any) -> None:
+        """Append an event: {"t": seconds since the epoch, "kind": kind, ...}."""
+        self._append("events.jsonl", {"t": round(time.time(), 3), "kind": kind, **fields})
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        """Append the numbers of one step; a number that is not finite becomes null, as JSON has none."""
+        clean = {key: value if math.isfinite(value) else None for key, value in values.items()}
+        self._append("metrics.jsonl", {"step": step, **clean})
+
+    def _append(self, name: str, record: Mapping[str, Any]) -> None:
+        if self.folder is not None:
+            with (self.folder / name).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+    def rewind(self, step: int) -> None:
+        """Forget metrics after a step: a resumed run writes them again, so the file reads as if it never stopped."""
+        path = self.folder / "metrics.jsonl" if self.folder is not None else None
+        if path is None or not path.exists():
+            return
+        kept = [line for line in path.read_text("utf-8").splitlines() if _step_of(line) <= step]
+        path.write_text("".join(line + "\n" for line in kept), "utf-8")
+
+
+def _step_of(line: str) -> float:
+    """The step of a metrics line; a line cut short by a kill belongs to no step."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError):
+        return math.inf

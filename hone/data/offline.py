@@ -1,0 +1,51 @@
+"""A fixed dataset as a source: the micro-batches of each optimiser step, a pure function of (seed, step)."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator
+from functools import lru_cache
+
+from hone.core.types import Batch, Group
+from hone.data.batching import micro_batches
+
+
+class Offline:
+    """Shuffled passes over groups. Nothing is remembered between steps, so a run resumes at any step for free.
+
+    `step_groups` groups make one optimiser step; the last step of an epoch may hold fewer. `budget` is the number of
+    tokens of a micro-batch and changes neither the steps nor their gradients.
+    """
+
+    def __init__(
+        self, groups: list[Group], *, step_groups: int, budget: int, epochs: float = 1.0, max_steps: int | None = None, seed: int = 0, shuffle: bool = True
+    ) -> None:
+        self.groups, self.step_groups, self.budget = groups, step_groups, budget
+        self.seed, self.shuffle = seed, shuffle
+        self.steps_per_epoch = max(1, math.ceil(len(groups) / step_groups))
+        self.total_steps = max_steps or max(1, round(epochs * self.steps_per_epoch))
+        self._order = lru_cache(maxsize=2)(self._permutation)
+
+    def __len__(self) -> int:
+        return self.total_steps
+
+    def _permutation(self, epoch: int) -> list[int]:
+        order = list(range(len(self.groups)))
+        if self.shuffle:
+            random.Random(f"{self.seed}/{epoch}").shuffle(order)
+        return order
+
+    def chosen(self, step: int) -> list[int]:
+        """Which groups make up a step, counted from 1."""
+        epoch, index = divmod(step - 1, self.steps_per_epoch)
+        return self._order(epoch)[index * self.step_groups : (index + 1) * self.step_groups]
+
+    def batches(self, step: int) -> list[Batch]:
+        """The micro-batches of one step."""
+        return micro_batches([self.groups[i] for i in self.chosen(step)], self.budget)
+
+    def steps(self, first: int = 1) -> Iterator[list[Batch]]:
+        """The micro-batches of step `first` and of all that follow."""
+        for step in range(first, self.total_steps + 1):
+            yield self.batches(step)

@@ -1,0 +1,120 @@
+"""Downloads from the Hugging Face hub: the small files first, the weights only when those are in order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+from huggingface_hub import DryRunFileInfo, snapshot_download
+from huggingface_hub.errors import (
+    DryRunError,
+    GatedRepoError,
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from hone.core.errors import HoneError
+from hone.models.locate import near
+from hone.models.safety import check_weights
+from hone.plan.hardware import disk_free
+from hone.plan.headers import INDEX, shards
+
+SMALL = (".json", ".txt", ".model", ".jinja", ".tiktoken")
+SPARE = 1.02
+"""Room to leave: a download is written beside its final name."""
+
+
+class Listing(NamedTuple):
+    """A model's files on the hub at one commit; sizes in bytes are those still to be downloaded."""
+
+    name: str
+    commit: str
+    sizes: dict[str, int]
+
+
+def fetch_small(name: str, *, revision: str | None = None, trust_remote_code: bool = False) -> tuple[Path, Listing | None]:
+    """Download all but the weights. Returns the folder and the listing, or no listing where only the cache could be asked.
+
+    Raises M006, M008 for weights that cannot be trained or trusted, M009 for an unknown name or revision, M016 where the
+    hub cannot be reached, M017 where it refuses.
+    """
+    listing = _list(name, revision)
+    if listing is None:
+        return _cached(name, revision), None
+    check_weights(listing.sizes, where=f"{name} on the hub")
+    suffixes = (*SMALL, ".py") if trust_remote_code else SMALL
+    wanted = [file for file in listing.sizes if file.endswith(suffixes)]
+    return _download(listing, wanted), listing
+
+
+def fetch_weights(folder: Path, listing: Listing) -> Path:
+    """Download exactly the weight files that will be read. Raises M018 where the disk is too small."""
+    one = "model.safetensors"
+    wanted = [one] if one in listing.sizes else sorted(set(shards(folder).values()))
+    absent = [file for file in wanted if file not in listing.sizes]
+    if absent:
+        raise HoneError("M005", f"{INDEX} lists {absent[0]}, which is not on the hub", where=listing.name, fix="tell the model's owner")
+    needed, free = int(sum(listing.sizes[file] for file in wanted) * SPARE), disk_free(folder)
+    if needed > free:
+        what = f"{listing.name} needs {needed / 1e9:.1f} GB of disk and {free / 1e9:.1f} GB are free"
+        raise HoneError("M018", what, where=str(folder), fix="free some space, or set HF_HOME to a folder on a larger disk")
+    return _download(listing, wanted)
+
+
+def _list(name: str, revision: str | None) -> Listing | None:
+    """Ask the hub for the names and sizes of a model's files at the top level; None where the hub cannot be reached."""
+    try:
+        files = snapshot_download(name, revision=revision, dry_run=True)
+    except DryRunError as error:
+        if isinstance(error.__cause__, HfHubHTTPError) and error.__cause__.response.status_code < 429:
+            _refused(error.__cause__, name, revision)
+        return None
+    except HfHubHTTPError as error:
+        _refused(error, name, revision)
+    commits = {file.commit_hash for file in files}
+    assert len(commits) <= 1, "one revision has one commit"
+    return Listing(name, next(iter(commits), ""), _sizes(files))
+
+
+def _sizes(files: Sequence[DryRunFileInfo]) -> dict[str, int]:
+    return {file.filename: (file.file_size or 0) if file.will_download else 0 for file in files if "/" not in file.filename}
+
+
+def _refused(error: HfHubHTTPError, name: str, revision: str | None) -> NoReturn:
+    """What the hub's answer means for the person who asked."""
+    if isinstance(error, GatedRepoError):
+        fix = f"ask for access at https://huggingface.co/{name}, then run `hf auth login` or set HF_TOKEN"
+        raise HoneError("M017", f"the hub gives '{name}' only to people who accepted its terms", where="model", fix=fix) from None
+    if isinstance(error, RevisionNotFoundError):
+        what = f"'{name}' has no revision '{revision}'"
+        raise HoneError("M009", what, where="model.revision", fix="use a branch, a tag or a commit hash; main is the usual branch") from None
+    if isinstance(error, RepositoryNotFoundError):
+        what = f"'{name}' is neither a folder here nor a model on the hub that you may see"
+        fix = near(Path(name)) or "check the name; for a private model, run `hf auth login` or set HF_TOKEN"
+        raise HoneError("M009", what, where="model", fix=fix) from None
+    what = f"the hub refused '{name}' (HTTP {error.response.status_code})"
+    raise HoneError("M017", what, where="model", fix="check the token in HF_TOKEN, or run `hf auth login`") from None
+
+
+def _cached(name: str, revision: str | None) -> Path:
+    """The copy of an earlier download."""
+    try:
+        return Path(snapshot_download(name, revision=revision, local_files_only=True, allow_patterns=["config.json"]))
+    except LocalEntryNotFoundError:
+        what = f"the hub cannot be reached, and '{name}' is neither a folder here nor downloaded before"
+        fix = near(Path(name)) or "check the network, unset HF_HUB_OFFLINE, or give the path of a folder"
+        raise HoneError("M016", what, where="model", fix=fix) from None
+
+
+def _download(listing: Listing, names: Iterable[str]) -> Path:
+    """Fetch files of one commit into the cache; what is there already is not fetched again."""
+    try:
+        return Path(snapshot_download(listing.name, revision=listing.commit, allow_patterns=list(names)))
+    except HfHubHTTPError as error:
+        _refused(error, listing.name, listing.commit)
+    except (LocalEntryNotFoundError, ConnectionError) as error:
+        what = f"the download of '{listing.name}' broke off ({type(error).__name__})"
+        raise HoneError("M016", what, where="model", fix="run the same command again; what has arrived is kept") from None

@@ -1,0 +1,123 @@
+"""Log-probabilities of chosen tokens, in chunks: the only place where logits exist.
+
+For a frozen head the gradient direction of every read is formed in the forward, so logits of more than one chunk never
+exist and the backward is one multiplication. A trainable head recomputes its logits in the backward.
+
+Shape legend: N reads, C reads of a chunk, V vocabulary, D hidden size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hone.models.kernels.cpu import kernel
+
+CHUNK_BYTES = 16 << 20
+"""Logits of one chunk in fp32: small enough to stay in a large last-level cache."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The language-model head: logits = cap(scale * (hidden @ weight.T) + bias)."""
+
+    weight_VD: Tensor
+    bias_V: Tensor | None = None
+    scale: float = 1.0
+    softcap: float | None = None
+
+    def logits(self, hidden_CD: Tensor) -> Tensor:
+        """Logits (C, V) in at least fp32."""
+        raw = torch.nn.functional.linear(hidden_CD.to(self.weight_VD.dtype), self.weight_VD, self.bias_V)
+        raw = raw.to(torch.promote_types(raw.dtype, torch.float32))
+        if self.scale != 1.0:
+            raw *= self.scale
+        return raw if self.softcap is None else self.softcap * torch.tanh(raw / self.softcap)
+
+    def slope(self, logits_CV: Tensor) -> Tensor | float:
+        """Derivative of the logits by hidden @ weight.T."""
+        return self.scale if self.softcap is None else self.scale * (1 - (logits_CV / self.softcap) ** 2)
+
+    @property
+    def plain(self) -> bool:
+        """Nothing but a matrix product."""
+        return self.bias_V is None and self.scale == 1.0 and self.softcap is None
+
+    def chunk(self) -> int:
+        """How many reads fit into one chunk of logits."""
+        return max(16, CHUNK_BYTES // (4 * self.weight_VD.shape[0]))
+
+
+class _Logprob(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, head: Head, target_N: Tensor) -> Tensor:
+        needs_hidden, needs_weight = ctx.needs_input_grad[:2]
+        hidden_ND = hidden_ND.to(weight_VD.dtype)
+        logp_N = hidden_ND.new_empty(len(hidden_ND), dtype=torch.promote_types(hidden_ND.dtype, torch.float32))
+        direction_ND = torch.empty_like(hidden_ND) if needs_hidden and not needs_weight else None
+        for rows in _chunks(len(hidden_ND), head.chunk()):
+            residual_CV = _score(head, hidden_ND[rows], target_N[rows], logp_N[rows], residual=direction_ND is not None)
+            if direction_ND is not None:
+                torch.mm(residual_CV, weight_VD, out=direction_ND[rows])
+        ctx.head, ctx.formed = head, direction_ND is not None
+        ctx.save_for_backward(hidden_ND if direction_ND is None else direction_ND, weight_VD, target_N)
+        return logp_N
+
+    @staticmethod
+    def backward(ctx: Any, grad_N: Tensor) -> Any:
+        saved_ND, weight_VD, target_N = ctx.saved_tensors
+        if ctx.formed:
+            return saved_ND * grad_N[:, None].to(saved_ND.dtype), None, None, None
+        d_hidden_ND = torch.empty_like(saved_ND) if ctx.needs_input_grad[0] else None
+        d_weight_VD = torch.zeros_like(weight_VD, dtype=torch.promote_types(weight_VD.dtype, torch.float32))
+        for rows in _chunks(len(saved_ND), ctx.head.chunk()):
+            residual_CV = _score(ctx.head, saved_ND[rows], target_N[rows], grad_N.new_empty(rows.stop - rows.start), residual=True)
+            if d_hidden_ND is not None:
+                d_hidden_ND[rows] = (residual_CV @ weight_VD) * grad_N[rows, None].to(residual_CV.dtype)
+            weighted_CD = saved_ND[rows] * grad_N[rows, None].to(saved_ND.dtype)
+            d_weight_VD += residual_CV.t() @ weighted_CD
+        return d_hidden_ND, d_weight_VD.to(weight_VD.dtype), None, None
+
+
+def _score(head: Head, hidden_CD: Tensor, target_C: Tensor, logp_C: Tensor, *, residual: bool) -> Tensor:
+    """Writes log p(target); returns d logp / d (hidden @ weight.T), shape (C, V): one-hot minus the probabilities."""
+    if head.plain:
+        raw_CV = torch.nn.functional.linear(hidden_CD, head.weight_VD)
+        run = kernel("head", raw_CV)
+        if run is not None:
+            run(*raw_CV.shape, raw_CV, target_C, logp_C, int(residual))
+            return raw_CV
+    logits_CV = head.logits(hidden_CD)
+    lse_C = torch.logsumexp(logits_CV, -1)
+    torch.sub(logits_CV.gather(1, target_C[:, None])[:, 0], lse_C, out=logp_C)
+    if not residual:
+        return logits_CV
+    slope = head.slope(logits_CV)
+    residual_CV = logits_CV.sub_(lse_C[:, None]).exp_().neg_()
+    residual_CV[torch.arange(len(target_C), device=target_C.device), target_C] += 1
+    if isinstance(slope, Tensor) or slope != 1.0:
+        residual_CV *= slope
+    return residual_CV.to(head.weight_VD.dtype)
+
+
+def _chunks(total: int, size: int) -> list[slice]:
+    return [slice(start, min(start + size, total)) for start in range(0, total, size)]
+
+
+def token_logprobs(hidden_ND: Tensor, head: Head, target_N: Tensor) -> Tensor:
+    """log p(target | hidden) for every read, shape (N,), in at least fp32; differentiable in hidden and the head."""
+    assert head.bias_V is None or not head.bias_V.requires_grad, "a trainable head bias is not supported"
+    return _Logprob.apply(hidden_ND, head.weight_VD, head, target_N)
+
+
+def token_entropies(hidden_ND: Tensor, head: Head) -> Tensor:
+    """Entropy in nats of the next-token distribution at every read, shape (N,); not differentiable."""
+    out: list[Tensor] = []
+    with torch.no_grad():
+        for rows in _chunks(len(hidden_ND), head.chunk()):
+            logp_CV = torch.log_softmax(head.logits(hidden_ND[rows]), -1)
+            out.append(-(logp_CV.exp() * logp_CV).sum(-1))
+    return torch.cat(out) if out else hidden_ND.new_zeros(0)

@@ -1,0 +1,157 @@
+"""A language model and its tuning, answering one question: what does it say at the reads of a batch?
+
+Shape legend: T tokens, N reads, D hidden size, R padded rows, L their length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from hone.core.errors import HoneError
+from hone.core.types import Batch, Segment, Signals
+from hone.models import attention, heads
+from hone.models.logprob import Head, token_entropies, token_logprobs
+from hone.tuning.base import Tuning
+
+
+@dataclass(slots=True)
+class Policy:
+    """The one object that the loop asks.
+
+    `packed` says whether the model's attention can read a forest of segments; `stock` is the attention it came with,
+    which the padded layout uses.
+    """
+
+    model: nn.Module
+    tuning: Tuning
+    packed: bool = True
+    stock: str = "sdpa"
+
+    @classmethod
+    def of(cls, model: nn.Module, tuning: Tuning) -> Policy:
+        """Find the head and the fastest layout that this model computes correctly, by trying both on a few tokens."""
+        stock = model.config._attn_implementation
+        if stock == attention.NAME:
+            stock = "sdpa"
+            model.set_attn_implementation(stock)  # type: ignore[operator]
+        heads.check(model)
+        packed = _packable(model, stock)
+        model.set_attn_implementation(attention.NAME if packed else stock)  # type: ignore[operator]
+        return cls(model, tuning, packed, stock)
+
+    def signals(self, batch: Batch, needs: frozenset[str]) -> Signals:
+        """What the objective asked for, at the batch's reads; differentiable in whatever moves."""
+        hidden_ND = self.hidden(batch)[batch.read_N]
+        head = self.head()
+        out = Signals(batch)
+        if "logp" in needs:
+            out.logp_N = token_logprobs(hidden_ND, head, batch.target_N)
+        if "entropy" in needs:
+            out.entropy_N = token_entropies(hidden_ND, head)
+        if "ref_logp" in needs:
+            out.ref_logp_N = self._reference(batch)
+        return out
+
+    @torch.no_grad()
+    def _reference(self, batch: Batch) -> Tensor:
+        """Log-probabilities under the base: from the batch's facts where cached, else with the adapter stepping aside."""
+        if "ref_logp" in batch.facts:
+            return batch.facts["ref_logp"]
+        with self.tuning.disabled(self.model):
+            return token_logprobs(self.hidden(batch)[batch.read_N], self.head(), batch.target_N)
+
+    def head(self) -> Head:
+        """The language-model head as it stands now."""
+        return heads.head_of(self.model)
+
+    def hidden(self, batch: Batch) -> Tensor:
+        """Last hidden state of every token, shape (T, D)."""
+        if not len(batch.tokens_T):
+            raise AssertionError("a batch without tokens has no hidden states")
+        if self.packed and _fits_window(self.model, batch):
+            return _packed_hidden(self.model, batch)
+        return _padded_hidden(self.model, batch, self.stock)
+
+
+def _packed_hidden(model: nn.Module, batch: Batch) -> Tensor:
+    """One row of all tokens; attention keeps the segments apart."""
+    forest = attention.plan(batch.segments, batch.tokens_T.device)
+    with using_attention(model, attention.NAME):
+        out = model.base_model(  # type: ignore[operator]
+            input_ids=batch.tokens_T[None], position_ids=batch.positions_T[None], use_cache=False, segments=forest
+        )
+    return out.last_hidden_state[0]
+
+
+def _padded_hidden(model: nn.Module, batch: Batch, stock: str) -> Tensor:
+    """One padded row for each sequence, with the model's own attention; each token is read from one of its copies."""
+    rows = [_path(batch, leaf) for leaf in batch.leaf_S]
+    width = max(len(row) for row in rows)
+    device = batch.tokens_T.device
+    index_RL = torch.stack([torch.nn.functional.pad(row, (0, width - len(row)), value=-1) for row in rows]).to(device)
+    real_RL = index_RL >= 0
+    tokens_RL = torch.where(real_RL, batch.tokens_T[index_RL.clamp(min=0)], 0)
+    with using_attention(model, stock):
+        out = model.base_model(input_ids=tokens_RL, attention_mask=real_RL.long(), use_cache=False)  # type: ignore[operator]
+    hidden = out.last_hidden_state.flatten(0, 1)
+    place_T = torch.zeros_like(batch.tokens_T)
+    at = real_RL.flatten().nonzero()[:, 0]
+    place_T[index_RL.flatten()[at]] = at
+    return hidden[place_T]
+
+
+def _path(batch: Batch, leaf: int) -> Tensor:
+    """Indices into T of a whole sequence, from its root to its leaf."""
+    pieces: list[Tensor] = []
+    while leaf >= 0:
+        segment = batch.segments[leaf]
+        pieces.append(torch.arange(segment.start, segment.start + segment.length))
+        leaf = segment.parent
+    return torch.cat(pieces[::-1])
+
+
+@contextmanager
+def using_attention(model: nn.Module, name: str) -> Iterator[None]:
+    """Run with one attention implementation and restore the one before."""
+    config = model.config
+    before = config._attn_implementation
+    if before != name:
+        model.set_attn_implementation(name)  # type: ignore[operator]
+    try:
+        yield
+    finally:
+        if before != name:
+            model.set_attn_implementation(before)  # type: ignore[operator]
+
+
+def _fits_window(model: nn.Module, batch: Batch) -> bool:
+    window = heads.text_config(model).to_dict().get("sliding_window")
+    return window is None or int(batch.positions_T.max()) < window
+
+
+@torch.no_grad()
+def _packable(model: nn.Module, stock: str) -> bool:
+    """Compare the packed and the padded layout on two short sequences with a shared prefix."""
+    device = next(model.parameters()).device
+    size = heads.text_config(model).vocab_size
+    tokens_T = torch.arange(3, 3 + 21, device=device) % size
+    positions = [*range(9), *range(9, 14), *range(9, 16)]
+    segments = (Segment(0, 9, -1), Segment(9, 5, 0), Segment(14, 7, 0))
+    empty = torch.zeros(0, dtype=torch.long, device=device)
+    batch = Batch(tokens_T, torch.tensor(positions, device=device), segments, empty, empty, empty.float(), empty, empty, (1, 2), 2)
+    training = model.training
+    model.eval()
+    try:
+        padded = _padded_hidden(model, batch, stock).float()
+        packed = _packed_hidden(model, batch).float()
+    except (HoneError, TypeError, NotImplementedError, RuntimeError):
+        return False
+    finally:
+        model.train(training)
+    tolerance = 1e-4 if next(model.parameters()).dtype in (torch.float32, torch.float64) else 5e-2
+    return bool((packed - padded).norm() <= tolerance * padded.norm())

@@ -1,0 +1,37 @@
+"""The `model` and `hardware` sections of a run file."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from annotated_types import Ge
+
+from hone.core.config import settings
+
+
+@settings
+class ModelSettings:
+    """The model to start from."""
+
+    name: str
+    """Hub id or folder of any causal language model of transformers."""
+    revision: str | None = None
+    """Branch, tag or commit of the hub repository."""
+    trust_remote_code: bool = False
+    """Allow the repository's own Python code to run. Off unless you have read it."""
+
+
+@settings
+class HardwareSettings:
+    """Where and how the numbers are computed. None of this changes what is learned."""
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """auto takes a GPU when there is one."""
+    dtype: Literal["auto", "bfloat16", "float16", "float32", "float64"] = "auto"
+    """Type of the frozen weights and of the arithmetic; auto asks a one-second probe. What is trained is kept in fp32."""
+    token_budget: Annotated[int, Ge(1)] | None = None
+    """Tokens of a micro-batch. None fits it to the machine's cache or memory."""
+    threads: Annotated[int, Ge(1)] | None = None
+    """CPU threads; None leaves the choice to the machine."""
+    compile: bool = False
+    """Compile the model's layers with torch.compile: faster on long runs, after a slow start."""

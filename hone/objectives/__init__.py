@@ -1,0 +1,6 @@
+"""What we want from log-probabilities. Importing this fills the registry."""
+
+from hone.objectives import supervised
+from hone.objectives.base import OBJECTIVES, Objective, objective
+
+__all__ = ["OBJECTIVES", "Objective", "objective", "supervised"]

@@ -1,0 +1,71 @@
+"""Fills in what a recipe left open, each value with its reason. Facts in, settings out; no model is looked at."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+
+class Advice(NamedTuple):
+    """One setting that was left open."""
+
+    key: str
+    value: Any
+    reason: str
+
+
+class Facts(NamedTuple):
+    """What the adviser knows about a run."""
+
+    rows: int
+    """Groups to train on."""
+    median_tokens: int
+    hidden_size: int
+    device: str
+
+
+def fill(settings: Mapping[str, Mapping[str, Any]], facts: Facts) -> list[Advice]:
+    """Values for all settings that are None and must not stay so, in the order of their dependence."""
+    found: list[Advice] = []
+    method, optim = settings["tuning"]["method"], settings["optim"]
+    if optim["learning_rate"] is None:
+        found.append(_learning_rate(str(method)))
+    epochs = optim["epochs"]
+    if epochs is None and optim["max_steps"] is None:
+        found.append(_epochs(facts.rows))
+        epochs = found[-1].value
+    steps = total_steps(facts.rows, int(optim["batch_size"]), epochs, optim["max_steps"])
+    tenth = max(1, math.ceil(steps / 10))
+    if settings["eval"]["every"] is None:
+        found.append(Advice("eval.every", tenth, f"about ten evaluations in {steps} steps"))
+    if settings["output"]["save_every"] is None:
+        found.append(Advice("output.save_every", tenth, f"about ten checkpoints in {steps} steps"))
+    if settings["hardware"]["token_budget"] is None:
+        found.append(_token_budget(facts))
+    return found
+
+
+def total_steps(rows: int, batch_size: int, epochs: float | None, max_steps: int | None) -> int:
+    """Optimiser steps of a run."""
+    return int(max_steps) if max_steps is not None else max(1, round((epochs or 1.0) * math.ceil(rows / batch_size)))
+
+
+def _learning_rate(method: str) -> Advice:
+    if method == "full":
+        return Advice("optim.learning_rate", 2e-5, "full tuning moves every weight, so small steps")
+    return Advice("optim.learning_rate", 2e-4, "adapters want about ten times the rate of full tuning")
+
+
+def _epochs(rows: int) -> Advice:
+    if rows < 1000:
+        return Advice("optim.epochs", 3.0, f"{rows} rows: a few passes, or they are hardly seen")
+    return Advice("optim.epochs", 1.0, f"{rows} rows: one pass, more tends to memorise")
+
+
+def _token_budget(facts: Facts) -> Advice:
+    if facts.device == "cpu":
+        budget = 2048 if facts.hidden_size <= 512 else 1024
+        budget = max(budget, facts.median_tokens)
+        return Advice("hardware.token_budget", budget, "on a CPU a micro-batch should stay in the cache")
+    return Advice("hardware.token_budget", 16384, "matrix products saturate at about 8k tokens, and attention is packed")

@@ -1,0 +1,163 @@
+"""The size of a model, read from its config.json (and its weights' headers when they are here) without torch."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hone.core.errors import HoneError
+from hone.plan.headers import stored_tensors
+
+ALIASES = {
+    "hidden_size": ("hidden_size", "n_embd", "d_model", "dim"),
+    "num_hidden_layers": ("num_hidden_layers", "n_layer", "num_layers", "n_layers"),
+    "num_attention_heads": ("num_attention_heads", "n_head", "n_heads", "num_heads"),
+    "num_key_value_heads": ("num_key_value_heads", "num_kv_heads", "n_head_kv", "multi_query_group_num"),
+    "head_dim": ("head_dim", "d_kv"),
+    "intermediate_size": ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size", "d_ff"),
+    "vocab_size": ("vocab_size", "padded_vocab_size"),
+    "max_position_embeddings": ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length", "max_seq_len", "n_ctx"),
+    "num_experts": ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"),
+}
+LEARNED_POSITIONS = ("gpt2", "gpt_neo", "gpt_bigcode", "opt", "biogpt")
+PLAIN_MLP = (*LEARNED_POSITIONS, "gptj", "gpt_neox", "bloom", "falcon", "phi", "codegen", "mpt", "starcoder2", "persimmon", "nemotron")
+"""Families whose feed-forward has two matrices; the others have three (gate, up, down)."""
+LARGEST_CONFIG = 32_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFacts:
+    """What plans and cards need to know about a model. Sizes in elements; `parameters` is exact if the weights are here."""
+
+    family: str
+    hidden: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    intermediate: int
+    vocab: int
+    context: int | None
+    tied: bool
+    experts: int
+    parameters: int
+    exact: bool
+    dtype: str | None
+    quantised: str | None
+    """How the stored weights are quantised (for example "gptq"), or None."""
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """A JSON object from a model's folder. Raises M013 for a file that is missing, too large, or no JSON object."""
+    if not file.exists():
+        raise HoneError("M013", f"{file.name} is missing", where=str(file.parent))
+    if file.stat().st_size > LARGEST_CONFIG:
+        raise HoneError("M013", f"{file.name} is {file.stat().st_size:,} bytes, which is no sensible size for it", where=str(file))
+    try:
+        found = json.loads(file.read_text("utf-8"))
+    except RecursionError:
+        raise HoneError("M013", f"{file.name} is nested too deeply", where=str(file)) from None
+    except ValueError as error:
+        raise HoneError("M013", f"{file.name} is not valid JSON ({error})", where=str(file), fix="copy or download it again") from None
+    if not isinstance(found, dict):
+        raise HoneError("M013", f"{file.name} is no JSON object", where=str(file), fix="copy or download it again")
+    return found
+
+
+def model_facts(path: str | Path) -> ModelFacts:
+    """Facts of the model in a folder. Raises M013 for a config that makes no sense, M005 for damaged weight files."""
+    folder = Path(path).expanduser()
+    config = read_json(folder / "config.json")
+    facts = facts_of(config, where=str(folder / "config.json"))
+    stored = stored_tensors(folder)
+    if not stored or facts.quantised:
+        return facts
+    parameters = sum(math.prod(tensor.shape) for tensor in stored.values() if tensor.dtype[0] in "FB" and tensor.dtype != "BOOL")
+    return replace(facts, parameters=parameters, exact=True)
+
+
+def facts_of(config: Mapping[str, Any], *, where: str = "config.json") -> ModelFacts:
+    """Facts from a configuration alone. Multimodal models are described by their text part."""
+    text = language_part(config)
+    hidden, layers = _size(text, "hidden_size", where), _size(text, "num_hidden_layers", where)
+    heads = _size(text, "num_attention_heads", where, default=1)
+    kv_heads = _size(text, "num_key_value_heads", where, default=1 if text.get("multi_query") is True else heads)
+    head_dim = _size(text, "head_dim", where, default=max(hidden // heads, 1))
+    family, experts = str(config.get("model_type") or "unknown"), _size(text, "num_experts", where, default=0)
+    known = {
+        "family": family, "hidden": hidden, "layers": layers, "heads": heads, "kv_heads": kv_heads, "head_dim": head_dim,
+        "intermediate": _size(text, "intermediate_size", where, default=4 * hidden),
+        "vocab": _size(text, "vocab_size", where), "experts": experts,
+        "context": _size(text, "max_position_embeddings", where, default=0) or None,
+        "tied": _tied(config, text, family), "dtype": _dtype(config, text), "quantised": quantisation(config),
+    }  # fmt: skip
+    return ModelFacts(**known, exact=False, parameters=_estimate(known, text))
+
+
+def language_part(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The settings of the language model inside a configuration."""
+    for key in ("text_config", "llm_config", "language_config"):
+        if isinstance(config.get(key), Mapping):
+            return {**config, **config[key]}
+    return config
+
+
+def quantisation(config: Mapping[str, Any]) -> str | None:
+    """The method that the stored weights were quantised with, or None."""
+    settings = language_part(config).get("quantization_config")
+    if not settings:
+        return None
+    return str(settings.get("quant_method", "unknown")) if isinstance(settings, Mapping) else "unknown"
+
+
+def check_length(context: int | None, length: int) -> None:
+    """Raise M002 where sequences would be longer than the positions that the model was trained with."""
+    if context is not None and length > context:
+        what = f"max_length is {length}, but this model was trained with at most {context} positions"
+        raise HoneError("M002", what, where="data.max_length", fix=f"set data.max_length={context} or less, or choose a model with a longer context")
+
+
+def _size(text: Mapping[str, Any], name: str, where: str, default: int | None = None) -> int:
+    """A size by any of its names: a whole number from 0 to a trillion."""
+    key = next((key for key in ALIASES[name] if text.get(key) is not None), None)
+    if key is None:
+        if default is None:
+            raise HoneError("M013", f"config.json does not say '{name}'", where=where, fix="use the config.json that came with the model")
+        return default
+    value = text[key]
+    if isinstance(value, list) and value and all(isinstance(v, int) for v in value):
+        value = max(value)
+    least = 1 if default is None else 0
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= 10**12:
+        raise HoneError("M013", f"config.json says {key} = {value!r}, which is no size", where=where, fix="use the config.json that came with the model")
+    return value or (default or 0)
+
+
+def _tied(config: Mapping[str, Any], text: Mapping[str, Any], family: str) -> bool:
+    """Whether head and embedding are one matrix. Llama-like families say it or do not tie; the older ones tie by default."""
+    said = text.get("tie_word_embeddings", config.get("tie_word_embeddings"))
+    return said if isinstance(said, bool) else family in (*LEARNED_POSITIONS, "bloom", "mpt", "falcon", "gemma", "gemma2", "gemma3", "gemma3_text")
+
+
+def _dtype(config: Mapping[str, Any], text: Mapping[str, Any]) -> str | None:
+    said = config.get("dtype") or config.get("torch_dtype") or text.get("dtype") or text.get("torch_dtype")
+    return said if isinstance(said, str) else None
+
+
+def _estimate(known: Mapping[str, Any], text: Mapping[str, Any]) -> int:
+    """Parameters by the usual transformer arithmetic; within a few per cent for dense and mixture-of-experts decoders."""
+    hidden, layers, experts, family = known["hidden"], known["layers"], known["experts"], known["family"]
+    attention = hidden * known["head_dim"] * 2 * (known["heads"] + known["kv_heads"])
+    matrices = 2 if family in PLAIN_MLP else 3
+    feed = matrices * hidden * known["intermediate"]
+    if experts:
+        width = text.get("moe_intermediate_size") or known["intermediate"]
+        shared = text.get("shared_expert_intermediate_size") or (text.get("n_shared_experts") or 0) * width
+        feed = 3 * hidden * (experts * width + shared) + experts * hidden
+    embeddings = known["vocab"] * hidden * (1 if known["tied"] else 2)
+    positions = (known["context"] or 0) * hidden if family in LEARNED_POSITIONS else 0
+    return embeddings + positions + layers * (attention + feed + 2 * hidden) + hidden

@@ -1,0 +1,127 @@
+"""Four verbs that every method is written with: forward_backward, step, sample, save / load."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hone.core.types import Batch, Signals
+from hone.core.world import World
+from hone.models.policy import Policy
+from hone.objectives.base import Objective
+from hone.train.optim import Masters, OptimSettings, adamw
+from hone.tuning.base import trainable
+
+
+@dataclass(slots=True)
+class Tally:
+    """Sums over the micro-batches of one optimiser step, of this rank until `Engine.step` adds the others."""
+
+    total: float
+    """The denominator: learned tokens, sequences or groups of the whole step."""
+    sums: Counter[str] = field(default_factory=Counter)
+    tokens: int = 0
+    seconds: float = 0.0
+
+    def means(self) -> dict[str, float]:
+        return {name: value / self.total for name, value in self.sums.items()}
+
+
+class Stopped(Exception):
+    """Training was asked to stop in the middle of a step; the step is abandoned and nothing has moved."""
+
+
+class Engine:
+    """A policy that learns. Losses come as sums; this is the one place that divides, by a count made beforehand."""
+
+    def __init__(
+        self, policy: Policy, optim: OptimSettings, *, world: World | None = None, sampler: Callable[..., Any] | None = None
+    ) -> None:
+        self.policy, self.optim, self.world = policy, optim, world or World()
+        self.names = list(trainable(policy.model))
+        self.masters = Masters(trainable(policy.model).values())
+        self.optimizer = adamw(self.masters, optim)
+        self._sampler = sampler
+        self.steps = 0
+
+    def forward_backward(
+        self, batches: Iterable[Batch], objective: Objective | Callable[[Signals], Any], *, should_stop: Callable[[], bool] = lambda: False
+    ) -> Tally:
+        """Add the gradient of one optimiser step, given as all its micro-batches on every rank.
+
+        Ranks share the micro-batches among them. Raises Stopped between micro-batches when asked to.
+        """
+        batches = list(batches)
+        assert isinstance(objective, Objective)
+        started = time.perf_counter()
+        tally = Tally(total=sum(batch.count(objective.unit) for batch in batches))
+        device = next(self.policy.model.parameters()).device
+        for batch in batches[self.world.rank :: self.world.size]:
+            if should_stop():
+                raise Stopped
+            if not len(batch.read_N):
+                continue
+            loss = objective(self.policy.signals(batch.to(device), objective.needs))
+            (loss.total / tally.total).backward()
+            tally.sums["loss"] += loss.total.item()
+            for name, value in loss.metrics.items():
+                tally.sums[name] += value.item()
+            tally.tokens += len(batch.tokens_T)
+        tally.seconds = time.perf_counter() - started
+        return tally
+
+    def gradient_norm(self, tally: Tally) -> float:
+        """Norm of the whole gradient, after adding the gradients and the sums of all ranks."""
+        gradients = self.masters.gradients()
+        self.world.sum_(gradients)
+        if self.world.size > 1:
+            names = sorted(tally.sums)
+            values = torch.tensor([tally.sums[name] for name in names] + [tally.tokens], dtype=torch.float64)
+            self.world.sum_([values])
+            tally.sums = Counter(dict(zip(names, values[:-1].tolist(), strict=True)))
+            tally.tokens = int(values[-1])
+        return float(torch.nn.utils.get_total_norm(gradients))
+
+    def step(self, learning_rate: float, norm: float) -> None:
+        """Clip by the norm, move the weights once, forget the gradient."""
+        if self.optim.clip is not None and norm > self.optim.clip:
+            torch._foreach_mul_(self.masters.gradients(), self.optim.clip / (norm + 1e-6))
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.optimizer.step()
+        self.masters.publish()
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop the gradient without moving."""
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def sample(self, prompts: list[list[int]], **options: Any) -> Any:
+        """Let the policy write; `options` are those of `hone.rollout.sample.Sampler.generate`."""
+        assert self._sampler is not None, "this engine was made without a sampler"
+        return self._sampler(prompts, **options)
+
+    def save(self) -> dict[str, Tensor]:
+        """All that a resumed run needs besides the base: masters and AdamW's moments, by name."""
+        tensors: dict[str, Tensor] = {}
+        for name, master in zip(self.names, self.masters, strict=True):
+            tensors[f"param/{name}"] = master.detach()
+            for key, value in self.optimizer.state[master].items():
+                tensors[f"{key}/{name}"] = value
+        return tensors
+
+    @torch.no_grad()
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """The inverse of `save`."""
+        for name, master in zip(self.names, self.masters, strict=True):
+            master.copy_(tensors[f"param/{name}"])
+            moments = {key: tensors[f"{key}/{name}"].clone() for key in ("step", "exp_avg", "exp_avg_sq") if f"{key}/{name}" in tensors}
+            if moments:
+                self.optimizer.state[master] = moments
+        self.masters.publish()

@@ -1,0 +1,129 @@
+"""What happens around the steps of a run: health, metrics, evaluation, checkpoints, stopping. Each hook is one idea."""
+
+from __future__ import annotations
+
+import math
+import resource
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from hone.core.events import Events
+from hone.core.faults import fault_point
+from hone.train import checkpoint
+from hone.train.health import Health
+from hone.train.loop import BaseHook, State
+from hone.train.stopping import Stopper
+
+
+class Watch(BaseHook):
+    """Skips steps that are not finite; see `Health`."""
+
+    def __init__(self, health: Health) -> None:
+        self.health = health
+
+    def accepts(self, state: State) -> bool:
+        rows = [origin for batch in state.batches for origin in batch.origins]
+        return self.health.observe(state.step, state.metrics["loss"], state.metrics["grad_norm"], rows) == "ok"
+
+
+class Interrupt(BaseHook):
+    """Lets a signal end the run at the last whole step."""
+
+    def __init__(self, stopper: Stopper) -> None:
+        self.stopper = stopper
+
+    def wants_stop(self) -> bool:
+        fault_point("mid_step")
+        return self.stopper.requested
+
+    def stepped(self, state: State) -> None:
+        if self.stopper.requested:
+            state.stop = self.stopper.reason
+
+
+class Metrics(BaseHook):
+    """One line of metrics.jsonl for every `every` steps, and for the last."""
+
+    def __init__(self, events: Events, *, every: int, steps_per_epoch: int) -> None:
+        self.events, self.every, self.steps_per_epoch = events, every, steps_per_epoch
+
+    def stepped(self, state: State) -> None:
+        state.metrics["epoch"] = state.step / self.steps_per_epoch
+        state.metrics["memory_bytes"] = float(peak_memory())
+        if state.step % self.every == 0 or state.step == state.total:
+            self.events.metrics(state.step, state.metrics)
+
+
+class Evaluate(BaseHook):
+    """Held-out loss every `every` steps and at the end; early stopping, and the memory of the best."""
+
+    def __init__(self, measure: Callable[[], Mapping[str, float]], events: Events, *, every: int, patience: int | None) -> None:
+        self.measure, self.events, self.every, self.patience = measure, events, every, patience
+        self.best: dict[str, Any] = {"loss": math.inf, "step": 0, "worse": 0}
+
+    def started(self, state: State) -> None:
+        if state.step == 0:
+            self._evaluate(state)
+
+    def stepped(self, state: State) -> None:
+        if state.step % self.every == 0 or state.step == state.total:
+            self._evaluate(state)
+
+    def _evaluate(self, state: State) -> None:
+        fault_point("evaluation")
+        model = state.engine.policy.model
+        model.eval()
+        found = {key: float(value) for key, value in self.measure().items()}
+        model.train()
+        state.metrics |= found
+        self.events.metrics(state.step, found)
+        if found["eval_loss"] < self.best["loss"]:
+            self.best = {"loss": found["eval_loss"], "step": state.step, "worse": 0}
+            return
+        self.best["worse"] += 1
+        if self.patience is not None and self.best["worse"] >= self.patience:
+            state.stop = f"the held-out loss has not improved for {self.patience} evaluations"
+            self.events.emit("early_stop", step=state.step, best_step=self.best["step"], best_loss=self.best["loss"])
+
+
+class Checkpoints(BaseHook):
+    """A checkpoint every `every` steps, at the best held-out loss if wanted, and at the end."""
+
+    def __init__(self, folder: Path, *, every: int, keep: int, keep_best: bool, context: Mapping[str, Any], parts: Mapping[str, Any], events: Events) -> None:
+        self.folder, self.every, self.keep, self.keep_best = folder, every, keep, keep_best
+        self.context, self.evaluate, self.health, self.events = context, parts.get("evaluate"), parts["health"], events
+        self.saved = 0
+
+    def stepped(self, state: State) -> None:
+        fault_point("after_step")
+        is_best = self.keep_best and self.evaluate is not None and self.evaluate.best["step"] == state.step
+        if state.step % self.every == 0 or is_best:
+            self._save(state)
+
+    def finished(self, state: State) -> None:
+        if self.saved != state.step and state.step > 0:
+            self._save(state)
+
+    def started(self, state: State) -> None:
+        self.saved = state.step
+
+    def _save(self, state: State) -> None:
+        best = self.evaluate.best if self.evaluate is not None else None
+        best = best if best is not None and math.isfinite(best["loss"]) else None
+        kept = {"best": best if self.keep_best else None, "watched": best, "health": self.health.state(), "tokens": state.tokens}
+        checkpoint.write(self.folder, state.step, state.engine.save(), {**self.context, **kept}, tell=self._tell, keep=self.keep)
+        self.saved = state.step
+        self.events.emit("checkpoint", step=state.step)
+
+    def _tell(self, sentence: str) -> None:
+        self.events.emit("warning", what=sentence)
+
+
+def peak_memory() -> int:
+    """Largest resident memory of this process so far, in bytes; with a GPU, the largest allocation there."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

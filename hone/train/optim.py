@@ -1,0 +1,108 @@
+"""The optimiser: AdamW on fp32 masters, and the learning-rate schedule as a pure function of the step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Literal
+
+import torch
+from annotated_types import Ge, Gt, Lt
+from torch import Tensor, nn
+
+from hone.core.config import settings
+
+
+@settings
+class OptimSettings:
+    """How weights move."""
+
+    learning_rate: Annotated[float, Gt(0), Lt(1)] | None = None
+    """Peak learning rate. None lets the adviser choose: 2e-4 for adapters, 2e-5 for full tuning."""
+    batch_size: Annotated[int, Ge(1)] = 16
+    """Sequences (or groups) of one optimiser step. Memory does not depend on it: the token budget decides that."""
+    epochs: Annotated[float, Gt(0)] | None = None
+    """Passes over the data. None means 1, unless max_steps is given."""
+    max_steps: Annotated[int, Ge(1)] | None = None
+    """Stop after this many optimiser steps. Not together with epochs."""
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """How the learning rate falls after the warm-up: to zero along a line or a cosine, or not at all."""
+    warmup_ratio: Annotated[float, Ge(0), Lt(1)] = 0.05
+    """Share of the steps in which the learning rate rises from zero to its peak."""
+    weight_decay: Annotated[float, Ge(0)] = 0.0
+    """Decoupled weight decay of matrices; vectors (norms, biases) are never decayed."""
+    clip: Annotated[float, Gt(0)] | None = 1.0
+    """Largest norm of the whole gradient. None does not clip."""
+    beta1: Annotated[float, Ge(0), Lt(1)] = 0.9
+    """Memory of the gradient's mean."""
+    beta2: Annotated[float, Ge(0), Lt(1)] = 0.999
+    """Memory of the gradient's square."""
+    skip_limit: Annotated[int, Ge(1)] = 3
+    """Stop after this many steps in a row whose loss or gradient is not finite."""
+
+
+class Masters:
+    """The optimiser's view of the trainable parameters: fp32 (or fp64) masters with gradients summed in their type.
+
+    A parameter of a smaller type (full tuning in bf16) gets a master copy, and each micro-batch's gradient moves into
+    the master at once, so that accumulation rounds nothing and no second copy of the gradients is kept.
+    """
+
+    def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
+        self.pairs: list[tuple[nn.Parameter, nn.Parameter]] = []
+        for parameter in parameters:
+            wide = torch.promote_types(parameter.dtype, torch.float32)
+            master = parameter if parameter.dtype == wide else nn.Parameter(parameter.detach().to(wide))
+            self.pairs.append((parameter, master))
+            if master is not parameter:
+                parameter.register_post_accumulate_grad_hook(self._mover(master))
+
+    @staticmethod
+    def _mover(master: nn.Parameter):  # type: ignore[no-untyped-def]
+        def move(parameter: Tensor) -> None:
+            assert parameter.grad is not None
+            if master.grad is None:
+                master.grad = parameter.grad.to(master.dtype)
+            else:
+                master.grad += parameter.grad
+            parameter.grad = None
+
+        return move
+
+    def __iter__(self) -> Iterator[nn.Parameter]:
+        return (master for _, master in self.pairs)
+
+    @torch.no_grad()
+    def publish(self) -> None:
+        """Round the masters into the parameters that the model computes with."""
+        for parameter, master in self.pairs:
+            if parameter is not master:
+                parameter.copy_(master)
+
+    def gradients(self) -> list[Tensor]:
+        """All gradients, created as zeros where no micro-batch touched a parameter."""
+        for master in self:
+            if master.grad is None:
+                master.grad = torch.zeros_like(master)
+        return [master.grad for master in self if master.grad is not None]
+
+
+def adamw(masters: Masters, optim: OptimSettings) -> torch.optim.AdamW:
+    """Fused AdamW (arXiv 1711.05101); matrices decay, vectors do not."""
+    matrices = [p for p in masters if p.dim() >= 2]
+    vectors = [p for p in masters if p.dim() < 2]
+    groups = [{"params": matrices, "weight_decay": optim.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=optim.learning_rate or 0.0, betas=(optim.beta1, optim.beta2), fused=True)
+
+
+def rate_at(step: int, total: int, optim: OptimSettings) -> float:
+    """Learning rate of a step, counted from 1. The first step is never zero, and neither is the last."""
+    assert optim.learning_rate is not None, "the recipe fills the learning rate"
+    warmup = math.ceil(optim.warmup_ratio * total)
+    if step <= warmup:
+        return optim.learning_rate * step / warmup
+    if optim.schedule == "constant":
+        return optim.learning_rate
+    left = (total - step + 1) / max(1, total - warmup)
+    share = left if optim.schedule == "linear" else 0.5 * (1 - math.cos(math.pi * left))
+    return optim.learning_rate * share

@@ -1,0 +1,6 @@
+"""Which weights may move. Importing this fills the registry of methods."""
+
+from hone.tuning import full, lora
+from hone.tuning.base import METHODS, Tuning, trainable
+
+__all__ = ["METHODS", "Tuning", "full", "lora", "trainable"]

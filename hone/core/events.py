@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hone.core.files import write_atomically
+
 
 class Events:
     """`events.jsonl` and `metrics.jsonl` of a run folder. Without a folder it keeps quiet (other ranks, examples)."""
@@ -27,8 +29,10 @@ class Events:
 
     def _append(self, name: str, record: Mapping[str, Any]) -> None:
         if self.folder is not None:
-            with (self.folder / name).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(record, ensure_ascii=False) + "\n")
+            path = self.folder / name
+            torn = path.exists() and path.stat().st_size > 0 and not _ends_line(path)
+            with path.open("a", encoding="utf-8") as file:
+                file.write(("\n" if torn else "") + json.dumps(record, ensure_ascii=False) + "\n")
 
     def rewind(self, step: int) -> None:
         """Forget metrics after a step: a resumed run writes them again, so the file reads as if it never stopped."""
@@ -36,7 +40,14 @@ class Events:
         if path is None or not path.exists():
             return
         kept = [line for line in path.read_text("utf-8").splitlines() if _step_of(line) <= step]
-        path.write_text("".join(line + "\n" for line in kept), "utf-8")
+        write_atomically(path, "".join(line + "\n" for line in kept))
+
+
+def _ends_line(path: Path) -> bool:
+    """A kill in the middle of an append leaves half a line, which the next record must not join."""
+    with path.open("rb") as file:
+        file.seek(-1, 2)
+        return file.read(1) == b"\n"
 
 
 def _step_of(line: str) -> float:

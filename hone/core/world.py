@@ -35,6 +35,16 @@ class World:
     def main(self) -> bool:
         return self.rank == 0
 
+    def any(self, flag: bool) -> bool:
+        """Whether any rank says yes."""
+        if self.size == 1:
+            return flag
+        import torch
+
+        vote = torch.tensor([float(flag)])
+        self.sum_([vote])
+        return bool(vote.item())
+
     def sum_(self, tensors: Iterable[Tensor]) -> None:
         """Add tensors over all ranks, in place, in one flat message for each type."""
         if self.size == 1:

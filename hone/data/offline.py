@@ -19,7 +19,15 @@ class Offline:
     """
 
     def __init__(
-        self, groups: list[Group], *, step_groups: int, budget: int, epochs: float = 1.0, max_steps: int | None = None, seed: int = 0, shuffle: bool = True
+        self,
+        groups: list[Group],
+        *,
+        step_groups: int,
+        budget: int,
+        epochs: float = 1.0,
+        max_steps: int | None = None,
+        seed: int = 0,
+        shuffle: bool = True,
     ) -> None:
         self.groups, self.step_groups, self.budget = groups, step_groups, budget
         self.seed, self.shuffle = seed, shuffle

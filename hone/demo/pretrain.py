@@ -66,7 +66,12 @@ def grow_tokenizer(texts: Seq[str]) -> PreTrainedTokenizerFast:
     trainer = trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=special, initial_alphabet=alphabet, show_progress=False)
     tokenizer.train_from_iterator(texts, trainer)
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token=SPECIAL[2], pad_token=SPECIAL[0], model_max_length=CONTEXT, chat_template=CHATML, clean_up_tokenization_spaces=False
+        tokenizer_object=tokenizer,
+        eos_token=SPECIAL[2],
+        pad_token=SPECIAL[0],
+        model_max_length=CONTEXT,
+        chat_template=CHATML,
+        clean_up_tokenization_spaces=False,
     )
 
 
@@ -106,22 +111,28 @@ class Say(BaseHook):
 
     def stepped(self, state: State) -> None:
         if state.step % 20 == 0 or "eval_loss" in state.metrics:
-            shown = {key: round(state.metrics[key], 4) for key in ("loss", "eval_loss", "bits_per_byte", "grad_norm", "tokens_per_second") if key in state.metrics}
+            shown = {
+                key: round(state.metrics[key], 4)
+                for key in ("loss", "eval_loss", "bits_per_byte", "grad_norm", "tokens_per_second")
+                if key in state.metrics
+            }
             print(f"step {state.step}/{state.total} {time.monotonic() - self.begin:.0f}s {shown}", flush=True)
 
 
-def pretrain(folder: Path, *, tokens: int, step_tokens: int, budget: int, learning_rate: float, compiled: bool) -> None:
-    """Grow a seedling in `folder` from about `tokens` tokens; resumes from the folder's checkpoints."""
+def pretrain(folder: Path, *, volumes: int, step_tokens: int, budget: int, learning_rate: float, compiled: bool) -> None:
+    """Grow a seedling in `folder` from one pass over `volumes` volumes of documents; resumes from the folder's checkpoints."""
     folder.mkdir(parents=True, exist_ok=True)
     town = Town()
-    documents, unseen = town.documents(), town.documents(held_out=True)
-    tokenizer = grow_tokenizer([document.text for document in documents])
+    unseen = town.documents(held_out=True)
+    tokenizer = grow_tokenizer([document.text for document in town.documents()])
+    documents = town.documents(volumes=volumes)
     model = plant(tokenizer, seed=1)
     groups, held_out = sequences(documents, tokenizer), sequences(unseen, tokenizer)
     per_pass = sum(len(group[0].tokens) for group in groups)
     rows = max(1, round(step_tokens * len(groups) / per_pass))
-    source = Offline(groups, step_groups=rows, budget=budget, max_steps=tokens // step_tokens, seed=1)
-    print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(groups):,} documents, {per_pass:,} tokens a pass, {len(source)} steps", flush=True)
+    source = Offline(groups, step_groups=rows, budget=budget, epochs=1, seed=1)
+    size = sum(p.numel() for p in model.parameters())
+    print(f"{size:,} parameters, {len(groups):,} documents, {per_pass:,} tokens a pass, {len(source)} steps", flush=True)
     if not compiled:
         fuse(model)
     Full().attach(model, seed=1)
@@ -139,10 +150,22 @@ def pretrain(folder: Path, *, tokens: int, step_tokens: int, budget: int, learni
         parts = {"evaluate": evaluate, "health": health}
         saver = Checkpoints(folder, every=100, keep=1, keep_best=False, context={}, parts=parts, events=events)
         done, seen = _resume(folder, engine, health, evaluate)
-        train(engine, source, OBJECTIVES["cpt"], (Watch(health), Interrupt(stopper), evaluate, metrics, saver, Say()), done=done, tokens=seen, seed=1)
+        train(
+            engine,
+            source,
+            OBJECTIVES["cpt"],
+            (Watch(health), Interrupt(stopper), evaluate, metrics, saver, Say()),
+            done=done,
+            tokens=seen,
+            seed=1,
+        )
     model.save_pretrained(folder / "seedling")
     tokenizer.save_pretrained(folder / "seedling")
-    (folder / "seedling" / "growth.json").write_text(json.dumps({"tokens": tokens, "step_tokens": step_tokens, "learning_rate": learning_rate, "best": evaluate.best}))
+    (folder / "seedling" / "growth.json").write_text(
+        json.dumps(
+            {"volumes": volumes, "tokens": per_pass, "step_tokens": step_tokens, "learning_rate": learning_rate, "best": evaluate.best}
+        )
+    )
 
 
 def _resume(folder: Path, engine: Engine, health: Health, evaluate: Evaluate) -> tuple[int, int]:
@@ -160,7 +183,7 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--tokens", type=int, default=10_000_000)
+    parser.add_argument("--volumes", type=int, default=13)
     parser.add_argument("--step-tokens", type=int, default=8192)
     parser.add_argument("--budget", type=int, default=2048)
     parser.add_argument("--learning-rate", type=float, default=3e-3)
@@ -170,7 +193,12 @@ def main() -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     pretrain(
-        options.folder, tokens=options.tokens, step_tokens=options.step_tokens, budget=options.budget, learning_rate=options.learning_rate, compiled=options.compile
+        options.folder,
+        volumes=options.volumes,
+        step_tokens=options.step_tokens,
+        budget=options.budget,
+        learning_rate=options.learning_rate,
+        compiled=options.compile,
     )
 
 

@@ -218,9 +218,7 @@ def _flash_backward(
 
 
 @torch.compiler.disable
-def attend(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kw: Any
-) -> tuple[Tensor, None]:
+def attend(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kw: Any) -> tuple[Tensor, None]:
     """The function behind the name "hone". query (1, H, T, D); returns (1, T, H, D).
 
     Raises M010 for what a forest cannot honour (a window shorter than the path, soft-capping, sinks, dropout): such

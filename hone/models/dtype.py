@@ -14,6 +14,7 @@ from hone.plan.shapes import ModelFacts
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 DTYPES |= {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "fp64": torch.float64}
+WHERE = "hardware.device"
 WORTH = 1.15
 """bfloat16 has 8 bits of precision against 24, so it must be clearly faster to be chosen for speed alone."""
 ROOM = 1.6
@@ -27,19 +28,19 @@ def choose_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise HoneError("M020", f"'{name}' is no device", where="hardware.device", fix="use auto, cpu, cuda or cuda:1") from None
+        raise HoneError("M020", f"'{name}' is no device", where=WHERE, fix="use auto, cpu, cuda or mps") from None
     if device.type == "cuda" and not torch.cuda.is_available():
-        why = "this torch is built without CUDA" if torch.version.cuda is None else "torch sees no NVIDIA GPU; check the driver with nvidia-smi"
-        raise HoneError("M020", f"there is no GPU to use: {why}", where="hardware.device", fix="set hardware.device=cpu to train on the processor")
+        why = "this torch is built without CUDA" if torch.version.cuda is None else "torch sees no GPU; does nvidia-smi see one?"
+        raise HoneError("M020", f"there is no GPU to use: {why}", where=WHERE, fix=f"set {WHERE}=cpu to train on the processor")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise HoneError("M020", f"there is no GPU number {device.index}", where="hardware.device", fix=f"this machine has {torch.cuda.device_count()}")
+        raise HoneError("M020", f"there is no GPU number {device.index}", where=WHERE, fix=f"this machine has {torch.cuda.device_count()}")
     return device
 
 
 def choose_dtype(name: str, device: torch.device, facts: ModelFacts) -> tuple[torch.dtype, str]:
     """(type, reason). A name is obeyed; "auto" asks the environment (HONE_DTYPE), then the hardware."""
     if name != "auto":
-        return _named(name, "model.dtype"), "as asked"
+        return _named(name, "hardware.dtype"), "as asked"
     override = os.environ.get("HONE_DTYPE", "")
     if override:
         return _named(override, "HONE_DTYPE"), "as HONE_DTYPE says"

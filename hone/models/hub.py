@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from huggingface_hub import DryRunFileInfo, snapshot_download
 from huggingface_hub.errors import (
@@ -15,11 +15,12 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils.tqdm import tqdm
 
+from hone.core.disk import free_bytes, size
 from hone.core.errors import HoneError
 from hone.models.locate import near
 from hone.models.safety import check_weights
-from hone.plan.hardware import disk_free
 from hone.plan.headers import INDEX, shards
 
 SMALL = (".json", ".txt", ".model", ".jinja", ".tiktoken")
@@ -27,8 +28,15 @@ SPARE = 1.02
 """Room to leave: a download is written beside its final name."""
 
 
+class NoBar(tqdm):
+    """A progress bar for work that is too short to be watched."""
+
+    def __init__(self, *args: Any, **kw: Any) -> None:
+        super().__init__(*args, **kw | {"disable": True})  # type: ignore[no-untyped-call]
+
+
 class Listing(NamedTuple):
-    """A model's files on the hub at one commit; sizes in bytes are those still to be downloaded."""
+    """A model's files at the top level of its repository, at one commit; sizes in bytes are those still to be downloaded."""
 
     name: str
     commit: str
@@ -57,17 +65,17 @@ def fetch_weights(folder: Path, listing: Listing) -> Path:
     absent = [file for file in wanted if file not in listing.sizes]
     if absent:
         raise HoneError("M005", f"{INDEX} lists {absent[0]}, which is not on the hub", where=listing.name, fix="tell the model's owner")
-    needed, free = int(sum(listing.sizes[file] for file in wanted) * SPARE), disk_free(folder)
+    needed, free = int(sum(listing.sizes[file] for file in wanted) * SPARE), free_bytes(folder)
     if needed > free:
-        what = f"{listing.name} needs {needed / 1e9:.1f} GB of disk and {free / 1e9:.1f} GB are free"
+        what = f"{listing.name} needs {size(needed)} of disk and {size(free)} are free"
         raise HoneError("M018", what, where=str(folder), fix="free some space, or set HF_HOME to a folder on a larger disk")
     return _download(listing, wanted)
 
 
 def _list(name: str, revision: str | None) -> Listing | None:
-    """Ask the hub for the names and sizes of a model's files at the top level; None where the hub cannot be reached."""
+    """Ask the hub for the names and sizes of a model's files; None where the hub cannot be reached."""
     try:
-        files = snapshot_download(name, revision=revision, dry_run=True)
+        files = snapshot_download(name, revision=revision, dry_run=True, ignore_patterns=["*/*"], tqdm_class=NoBar)
     except DryRunError as error:
         if isinstance(error.__cause__, HfHubHTTPError) and error.__cause__.response.status_code < 429:
             _refused(error.__cause__, name, revision)
@@ -76,27 +84,28 @@ def _list(name: str, revision: str | None) -> Listing | None:
         _refused(error, name, revision)
     commits = {file.commit_hash for file in files}
     assert len(commits) <= 1, "one revision has one commit"
-    return Listing(name, next(iter(commits), ""), _sizes(files))
+    return Listing(name, next(iter(commits), ""), {file.filename: _to_download(file) for file in files})
 
 
-def _sizes(files: Sequence[DryRunFileInfo]) -> dict[str, int]:
-    return {file.filename: (file.file_size or 0) if file.will_download else 0 for file in files if "/" not in file.filename}
+def _to_download(file: DryRunFileInfo) -> int:
+    return (file.file_size or 0) if file.will_download else 0
 
 
 def _refused(error: HfHubHTTPError, name: str, revision: str | None) -> NoReturn:
     """What the hub's answer means for the person who asked."""
     if isinstance(error, GatedRepoError):
         fix = f"ask for access at https://huggingface.co/{name}, then run `hf auth login` or set HF_TOKEN"
-        raise HoneError("M017", f"the hub gives '{name}' only to people who accepted its terms", where="model", fix=fix) from None
+        raise HoneError("M017", f"the hub gives '{name}' only to people who accepted its terms", where="model.name", fix=fix) from None
     if isinstance(error, RevisionNotFoundError):
         what = f"'{name}' has no revision '{revision}'"
-        raise HoneError("M009", what, where="model.revision", fix="use a branch, a tag or a commit hash; main is the usual branch") from None
+        fix = "use a branch, a tag or a commit hash; main is the usual branch"
+        raise HoneError("M009", what, where="model.revision", fix=fix) from None
     if isinstance(error, RepositoryNotFoundError):
         what = f"'{name}' is neither a folder here nor a model on the hub that you may see"
         fix = near(Path(name)) or "check the name; for a private model, run `hf auth login` or set HF_TOKEN"
-        raise HoneError("M009", what, where="model", fix=fix) from None
+        raise HoneError("M009", what, where="model.name", fix=fix) from None
     what = f"the hub refused '{name}' (HTTP {error.response.status_code})"
-    raise HoneError("M017", what, where="model", fix="check the token in HF_TOKEN, or run `hf auth login`") from None
+    raise HoneError("M017", what, where="model.name", fix="check the token in HF_TOKEN, or run `hf auth login`") from None
 
 
 def _cached(name: str, revision: str | None) -> Path:
@@ -106,7 +115,7 @@ def _cached(name: str, revision: str | None) -> Path:
     except LocalEntryNotFoundError:
         what = f"the hub cannot be reached, and '{name}' is neither a folder here nor downloaded before"
         fix = near(Path(name)) or "check the network, unset HF_HUB_OFFLINE, or give the path of a folder"
-        raise HoneError("M016", what, where="model", fix=fix) from None
+        raise HoneError("M016", what, where="model.name", fix=fix) from None
 
 
 def _download(listing: Listing, names: Iterable[str]) -> Path:
@@ -117,4 +126,4 @@ def _download(listing: Listing, names: Iterable[str]) -> Path:
         _refused(error, listing.name, listing.commit)
     except (LocalEntryNotFoundError, ConnectionError) as error:
         what = f"the download of '{listing.name}' broke off ({type(error).__name__})"
-        raise HoneError("M016", what, where="model", fix="run the same command again; what has arrived is kept") from None
+        raise HoneError("M016", what, where="model.name", fix="run the same command again; what has arrived is kept") from None

@@ -16,19 +16,19 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
 def local_folder(name: str) -> Path | None:
     """The folder that a name means, or None where it can only be a hub id. Raises M009 for neither, M006 or M008 for a file."""
     if not name.strip():
-        raise HoneError("M009", "no model is named", where="model", fix="give a folder or a hub id, for example model=Qwen/Qwen3-0.6B")
+        raise HoneError("M009", "no model is named", where="model.name", fix="give a folder or a hub id, for example model=Qwen/Qwen3-0.6B")
     path = Path(name).expanduser()
     if path.is_dir():
         return _checked(path)
     if path.exists():
         raise _file_error(path)
     if _is_path(name):
-        raise HoneError("M009", f"there is no folder '{name}'", where="model", fix=near(path) or "check the path")
+        raise HoneError("M009", f"there is no folder '{name}'", where="model.name", fix=near(path) or "check the path")
     if not HUB_ID.fullmatch(name) or ".." in name or "--" in name:
         fix = near(path) or "a hub id looks like Qwen/Qwen3-0.6B"
-        raise HoneError("M009", f"'{name}' is neither a folder nor a hub id", where="model", fix=fix)
+        raise HoneError("M009", f"'{name}' is neither a folder nor a hub id", where="model.name", fix=fix)
     if "/" in name and near(path):
-        raise HoneError("M009", f"there is no folder '{name}'", where="model", fix=near(path))
+        raise HoneError("M009", f"there is no folder '{name}'", where="model.name", fix=near(path))
     return None
 
 
@@ -58,12 +58,13 @@ def _checked(folder: Path) -> Path:
         raise gguf_error(gguf[0], where=str(folder))
     inside = [name for name in names if (folder / name / "config.json").exists()]
     fix = f"did you mean '{folder / inside[0]}'?" if inside else "a model's folder holds config.json, model.safetensors and a tokenizer"
-    raise HoneError("M009", f"the folder '{folder}' holds no model (no config.json)", where="model", fix=fix)
+    raise HoneError("M009", f"the folder '{folder}' holds no model (no config.json)", where="model.name", fix=fix)
 
 
 def _adapter_error(folder: Path) -> HoneError:
     base = read_json(folder / "adapter_config.json").get("base_model_name_or_path") or "its base model"
-    return HoneError("M009", f"'{folder}' is an adapter, not a model", where="model", fix=f"give the base, model={base}, and the adapter beside it")
+    fix = f"give its base, model={base}; the adapter goes beside it"
+    return HoneError("M009", f"'{folder}' is an adapter, not a model", where="model.name", fix=fix)
 
 
 def _file_error(file: Path) -> HoneError:
@@ -71,4 +72,4 @@ def _file_error(file: Path) -> HoneError:
         return gguf_error(file.name, where=str(file))
     if file.name.endswith(PICKLES):
         return pickle_error(file.name, where=str(file))
-    return HoneError("M009", f"'{file}' is a file", where="model", fix=f"give the folder that it lies in: {file.parent}")
+    return HoneError("M009", f"'{file}' is a file", where="model.name", fix=f"give the folder that it lies in: {file.parent}")

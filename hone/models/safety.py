@@ -13,11 +13,12 @@ from hone.plan.shapes import read_json
 
 READ_BY_TRANSFORMERS = ("config.json", "generation_config.json", "tokenizer_config.json", "special_tokens_map.json")
 CODE_KEYS = (
-    "auto_map", "custom_pipelines", "custom_generate", "trust_remote_code", "fusion_config", "distributed_config", "use_kernels", "kernel_config"
+    "auto_map", "custom_pipelines", "custom_generate", "trust_remote_code", "fusion_config", "distributed_config", "use_kernels",
+    "kernel_config",
 )  # fmt: skip
-CODE_PATTERN = re.compile(r".*kernels?(_mapping|_config)?|.*(attn|attention|experts)_implementation(_internal)?|__\w+__")
+CODE_PATTERN = re.compile(r".*kernels?(_mapping|_config)?|.*(attn|attention|experts)_implementation(_internal)?")
 """Keys that choose code; transformers fetches kernels from the hub for some of their values (CVE-2026-4372)."""
-BUILT_IN = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention", "paged|eager", "paged|sdpa", "grouped_mm", "batched_mm")
+BUILT_IN = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention", "grouped_mm", "batched_mm")
 PRIVATE = ("_name_or_path", "_commit_hash", "__type")
 """Keys with a leading underscore that may hold text. transformers sets any key as an attribute, so its private state could be set too."""
 QUANTISER_CODE = re.compile(r".*(module|class|import|function|callable|hook)(_?(name|path|type))?|_type")
@@ -71,7 +72,7 @@ def check_weights(names: Iterable[str], *, where: str) -> None:
 
 
 def gguf_error(name: str, *, where: str) -> HoneError:
-    fix = "start from the model that it was made from (the card's base_model), and make a GGUF of the result with `hone export RUN --to gguf`"
+    fix = "start from the model that it was made from (the card's base_model); `hone export` makes a GGUF of the result"
     return HoneError("M006", f"{name} is a GGUF file: it is made to run a model, not to train it", where=where, fix=fix)
 
 
@@ -93,7 +94,7 @@ def _harmless(path: tuple[str, ...], key: str, value: Any) -> bool:
     """Whether a key with this value only describes the model. What is not known to be harmless is refused."""
     if value is None or value is False or value == {} or value == []:
         return True
-    if key in CODE_KEYS:
+    if key in CODE_KEYS or (key.startswith("__") and key.endswith("__")):
         return False
     if CODE_PATTERN.fullmatch(key):
         return isinstance(value, bool | int | float) or _only_built_in(value)

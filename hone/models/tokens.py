@@ -27,7 +27,8 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> PreTrain
         raise HoneError("M015", f"this tokenizer needs another package: {line}", where=str(folder), fix="install it with pip") from None
     except Exception as error:  # the Rust tokenizers raise bare Exception for a broken file
         line = f"{type(error).__name__}: {error}".partition("\n")[0][:300]
-        raise HoneError("M015", f"the tokenizer cannot be read ({line})", where=str(folder), fix="copy or download tokenizer.json again") from None
+        fix = "copy or download tokenizer.json again"
+        raise HoneError("M015", f"the tokenizer cannot be read ({line})", where=str(folder), fix=fix) from None
 
 
 def check_vocabulary(tokenizer: PreTrainedTokenizerBase, rows: int, *, where: str) -> None:
@@ -53,7 +54,7 @@ def special_token_notes(tokenizer: PreTrainedTokenizerBase, folder: Path) -> lis
     if eos is not None and tokenizer.pad_token_id == eos:
         notes.append("padding and end of sequence are the same token; hone goes by position, so the end is learned all the same")
     if tokenizer.unk_token_id is not None and tokenizer.unk_token_id == eos:
-        notes.append("unknown text and end of sequence are the same token: text that the tokenizer does not know would teach the model to stop")
+        notes.append("unknown text and end of sequence are the same token: text that the tokenizer does not know teaches the model to stop")
     return notes
 
 

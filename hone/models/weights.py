@@ -14,8 +14,15 @@ from hone.plan.headers import Stored
 ORIGINAL = "use the model's original files; if you made them, save the whole model again"
 
 
-def check_loaded(report: Mapping[str, Any], *, where: str) -> None:
-    """Refuse weights that do not fit the architecture. `report` is what transformers says after loading. Raises M005."""
+def check(model: nn.Module, report: Mapping[str, Any], stored: Mapping[str, Stored], *, where: str) -> None:
+    """All checks of this file. `report` is what transformers says after loading, `stored` what the files hold. Raises M005."""
+    check_report(report, where=where)
+    check_tied(model, stored, where=where)
+    check_finite(model, stored, where=where)
+
+
+def check_report(report: Mapping[str, Any], *, where: str) -> None:
+    """Refuse weights that do not fit the architecture. Raises M005."""
     missing, unexpected = sorted(report["missing_keys"]), sorted(report["unexpected_keys"])
     if missing:
         what = f"{_count(missing, 'tensor')} missing: {_some(missing)}. They would be random numbers"
@@ -38,23 +45,25 @@ def check_tied(model: nn.Module, stored: Mapping[str, Stored], *, where: str) ->
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()  # type: ignore[operator]
     if head is None or not config.get_text_config().tie_word_embeddings or head.weight is embedding.weight:
         return
-    names = [name for name, _ in model.named_parameters() if model.get_parameter(name) is head.weight]
+    names = [name for name, parameter in model.named_parameters() if parameter is head.weight]
     if any(name in stored for name in names):
         what = f"config.json says that the head is the embedding, but '{names[0]}' is stored with other values"
-        raise HoneError("M005", what, where=where, fix='put "tie_word_embeddings": false into config.json if the head is meant, else delete the tensor')
+        fix = 'put "tie_word_embeddings": false into config.json if the head is meant; else save the model again without it'
+        raise HoneError("M005", what, where=where, fix=fix)
 
 
 @torch.no_grad()
 def check_finite(model: nn.Module, stored: Mapping[str, Stored], *, where: str) -> None:
     """Raise M005 for the first weight that holds NaN or infinity, with its file. One pass, no copies, about 5 GB a second."""
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+    read = [*model.named_parameters(), *((name, tensor) for name, tensor in model.named_buffers() if name in stored)]
+    for name, tensor in read:
         if tensor.is_floating_point() and tensor.numel() and not _finite(tensor):
             file = stored[name].file.name if name in stored else "the weights"
             overflow = tensor.dtype == torch.float16 and name in stored and stored[name].dtype != "F16"
             why = " after rounding to float16, which ends at 65504" if overflow else ""
             bad = int((~torch.isfinite(tensor)).sum())
             what = f"tensor '{name}' in {file} holds {bad:,} of {tensor.numel():,} values that are no finite numbers{why}"
-            fix = "load it with model.dtype=float32" if overflow else "the model is broken; use another copy or an earlier checkpoint"
+            fix = "load it with hardware.dtype=float32" if overflow else "the model is broken; use another copy or an earlier checkpoint"
             raise HoneError("M005", what, where=where, fix=fix)
 
 

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from hone.core.disk import free_bytes
+
 NVIDIA_FIELDS = ("name", "memory.total", "memory.free", "driver_version", "compute_cap")
 MIB = 2**20
 
@@ -43,7 +45,7 @@ class Hardware:
 def hardware(folder: str | Path = ".") -> Hardware:
     """This machine, with the free space of the disk on which `folder` lies (or will lie)."""
     total, free = memory()
-    return Hardware(cores(), total, free, disk_free(Path(folder)), gpus())
+    return Hardware(cores(), total, free, free_bytes(Path(folder)), gpus())
 
 
 def cores() -> int:
@@ -64,14 +66,6 @@ def memory() -> tuple[int | None, int | None]:
         left = total - int(used) if used.isdigit() else total
         free = left if free is None else min(free, left)
     return total, free
-
-
-def disk_free(folder: Path) -> int:
-    """Free bytes on the disk of a folder, which need not exist yet."""
-    folder = folder.expanduser().absolute()
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
 
 
 def gpus() -> tuple[Gpu, ...]:

@@ -102,15 +102,15 @@ def _stored(name: str, entry: Any, file: Path, base: int) -> Stored:
     if not isinstance(entry, Mapping) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
         raise wrong
     shape, offsets = entry["shape"], entry["data_offsets"]
-    lists = isinstance(shape, list) and isinstance(offsets, list) and len(offsets) == 2
-    if not lists or not all(isinstance(n, int) and n >= 0 for n in [*shape, *offsets]):
+    typed = isinstance(entry["dtype"], str) and isinstance(shape, list) and isinstance(offsets, list) and len(offsets) == 2
+    if not typed or not all(type(n) is int and n >= 0 for n in [*shape, *offsets]):
         raise wrong
     start, stop = offsets
     bits = BITS.get(entry["dtype"])
     if bits is not None and (stop - start) * 8 != math.prod(shape) * bits:
         what = f"tensor '{name}' of shape {tuple(shape)} and type {entry['dtype']} cannot lie in {stop - start:,} bytes"
         raise HoneError("M005", what, where=str(file), fix=_AGAIN)
-    return Stored(file, str(entry["dtype"]), tuple(shape), base + start, base + stop)
+    return Stored(file, entry["dtype"], tuple(shape), base + start, base + stop)
 
 
 def _check_layout(found: Mapping[str, Stored], file: Path, base: int, size: int) -> None:

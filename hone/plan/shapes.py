@@ -26,6 +26,9 @@ ALIASES = {
 LEARNED_POSITIONS = ("gpt2", "gpt_neo", "gpt_bigcode", "opt", "biogpt")
 PLAIN_MLP = (*LEARNED_POSITIONS, "gptj", "gpt_neox", "bloom", "falcon", "phi", "codegen", "mpt", "starcoder2", "persimmon", "nemotron")
 """Families whose feed-forward has two matrices; the others have three (gate, up, down)."""
+TIED_BY_DEFAULT = (*LEARNED_POSITIONS, "bloom", "mpt", "falcon", "gemma", "gemma2", "gemma3", "gemma3_text")
+AGAIN = "copy or download it again"
+ORIGINAL = "use the config.json that came with the model"
 LARGEST_CONFIG = 32_000_000
 
 
@@ -54,17 +57,18 @@ class ModelFacts:
 def read_json(file: Path) -> dict[str, Any]:
     """A JSON object from a model's folder. Raises M013 for a file that is missing, too large, or no JSON object."""
     if not file.exists():
-        raise HoneError("M013", f"{file.name} is missing", where=str(file.parent))
+        raise HoneError("M013", f"{file.name} is missing", where=str(file.parent), fix=AGAIN)
     if file.stat().st_size > LARGEST_CONFIG:
-        raise HoneError("M013", f"{file.name} is {file.stat().st_size:,} bytes, which is no sensible size for it", where=str(file))
+        what = f"{file.name} is {file.stat().st_size:,} bytes, which is no sensible size for it"
+        raise HoneError("M013", what, where=str(file), fix=AGAIN)
     try:
         found = json.loads(file.read_text("utf-8"))
     except RecursionError:
-        raise HoneError("M013", f"{file.name} is nested too deeply", where=str(file)) from None
+        raise HoneError("M013", f"{file.name} is nested too deeply", where=str(file), fix=AGAIN) from None
     except ValueError as error:
-        raise HoneError("M013", f"{file.name} is not valid JSON ({error})", where=str(file), fix="copy or download it again") from None
+        raise HoneError("M013", f"{file.name} is not valid JSON ({error})", where=str(file), fix=AGAIN) from None
     if not isinstance(found, dict):
-        raise HoneError("M013", f"{file.name} is no JSON object", where=str(file), fix="copy or download it again")
+        raise HoneError("M013", f"{file.name} is no JSON object", where=str(file), fix=AGAIN)
     return found
 
 
@@ -87,15 +91,15 @@ def facts_of(config: Mapping[str, Any], *, where: str = "config.json") -> ModelF
     heads = _size(text, "num_attention_heads", where, default=1)
     kv_heads = _size(text, "num_key_value_heads", where, default=1 if text.get("multi_query") is True else heads)
     head_dim = _size(text, "head_dim", where, default=max(hidden // heads, 1))
-    family, experts = str(config.get("model_type") or "unknown"), _size(text, "num_experts", where, default=0)
-    known = {
-        "family": family, "hidden": hidden, "layers": layers, "heads": heads, "kv_heads": kv_heads, "head_dim": head_dim,
-        "intermediate": _size(text, "intermediate_size", where, default=4 * hidden),
-        "vocab": _size(text, "vocab_size", where), "experts": experts,
-        "context": _size(text, "max_position_embeddings", where, default=0) or None,
-        "tied": _tied(config, text, family), "dtype": _dtype(config, text), "quantised": quantisation(config),
-    }  # fmt: skip
-    return ModelFacts(**known, exact=False, parameters=_estimate(known, text))
+    family = str(config.get("model_type") or "unknown")
+    facts = ModelFacts(
+        family=family, hidden=hidden, layers=layers, heads=heads, kv_heads=kv_heads, head_dim=head_dim,
+        intermediate=_size(text, "intermediate_size", where, default=4 * hidden), vocab=_size(text, "vocab_size", where),
+        context=_size(text, "max_position_embeddings", where, default=0) or None, tied=_tied(config, text, family),
+        experts=_size(text, "num_experts", where, default=0), parameters=0, exact=False, dtype=_dtype(config, text),
+        quantised=quantisation(config),
+    )  # fmt: skip
+    return replace(facts, parameters=_estimate(facts, text))
 
 
 def language_part(config: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -118,7 +122,8 @@ def check_length(context: int | None, length: int) -> None:
     """Raise M002 where sequences would be longer than the positions that the model was trained with."""
     if context is not None and length > context:
         what = f"max_length is {length}, but this model was trained with at most {context} positions"
-        raise HoneError("M002", what, where="data.max_length", fix=f"set data.max_length={context} or less, or choose a model with a longer context")
+        fix = f"set data.max_length={context} or less, or choose a model with a longer context"
+        raise HoneError("M002", what, where="data.max_length", fix=fix)
 
 
 def _size(text: Mapping[str, Any], name: str, where: str, default: int | None = None) -> int:
@@ -126,21 +131,21 @@ def _size(text: Mapping[str, Any], name: str, where: str, default: int | None = 
     key = next((key for key in ALIASES[name] if text.get(key) is not None), None)
     if key is None:
         if default is None:
-            raise HoneError("M013", f"config.json does not say '{name}'", where=where, fix="use the config.json that came with the model")
+            raise HoneError("M013", f"config.json does not say '{name}'", where=where, fix=ORIGINAL)
         return default
     value = text[key]
     if isinstance(value, list) and value and all(isinstance(v, int) for v in value):
         value = max(value)
     least = 1 if default is None else 0
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= 10**12:
-        raise HoneError("M013", f"config.json says {key} = {value!r}, which is no size", where=where, fix="use the config.json that came with the model")
+        raise HoneError("M013", f"config.json says {key} = {value!r}, which is no size", where=where, fix=ORIGINAL)
     return value or (default or 0)
 
 
 def _tied(config: Mapping[str, Any], text: Mapping[str, Any], family: str) -> bool:
     """Whether head and embedding are one matrix. Llama-like families say it or do not tie; the older ones tie by default."""
     said = text.get("tie_word_embeddings", config.get("tie_word_embeddings"))
-    return said if isinstance(said, bool) else family in (*LEARNED_POSITIONS, "bloom", "mpt", "falcon", "gemma", "gemma2", "gemma3", "gemma3_text")
+    return said if isinstance(said, bool) else family in TIED_BY_DEFAULT
 
 
 def _dtype(config: Mapping[str, Any], text: Mapping[str, Any]) -> str | None:
@@ -148,16 +153,14 @@ def _dtype(config: Mapping[str, Any], text: Mapping[str, Any]) -> str | None:
     return said if isinstance(said, str) else None
 
 
-def _estimate(known: Mapping[str, Any], text: Mapping[str, Any]) -> int:
+def _estimate(facts: ModelFacts, text: Mapping[str, Any]) -> int:
     """Parameters by the usual transformer arithmetic; within a few per cent for dense and mixture-of-experts decoders."""
-    hidden, layers, experts, family = known["hidden"], known["layers"], known["experts"], known["family"]
-    attention = hidden * known["head_dim"] * 2 * (known["heads"] + known["kv_heads"])
-    matrices = 2 if family in PLAIN_MLP else 3
-    feed = matrices * hidden * known["intermediate"]
-    if experts:
-        width = text.get("moe_intermediate_size") or known["intermediate"]
-        shared = text.get("shared_expert_intermediate_size") or (text.get("n_shared_experts") or 0) * width
-        feed = 3 * hidden * (experts * width + shared) + experts * hidden
-    embeddings = known["vocab"] * hidden * (1 if known["tied"] else 2)
-    positions = (known["context"] or 0) * hidden if family in LEARNED_POSITIONS else 0
-    return embeddings + positions + layers * (attention + feed + 2 * hidden) + hidden
+    attention = facts.hidden * facts.head_dim * 2 * (facts.heads + facts.kv_heads)
+    feed = (2 if facts.family in PLAIN_MLP else 3) * facts.hidden * facts.intermediate
+    if facts.experts:
+        width = int(text.get("moe_intermediate_size") or facts.intermediate)
+        shared = int(text.get("shared_expert_intermediate_size") or int(text.get("n_shared_experts") or 0) * width)
+        feed = 3 * facts.hidden * (facts.experts * width + shared) + facts.experts * facts.hidden
+    embeddings = facts.vocab * facts.hidden * (1 if facts.tied else 2)
+    positions = (facts.context or 0) * facts.hidden if facts.family in LEARNED_POSITIONS else 0
+    return embeddings + positions + facts.layers * (attention + feed + 2 * facts.hidden) + facts.hidden

@@ -138,7 +138,9 @@ def _document(path: Path) -> dict[str, Any]:
     import yaml
 
     if not path.exists():
-        raise HoneError("C006", f"there is no run file '{path}'", fix="check the path, or name an objective: hone train sft model=... data=...")
+        raise HoneError(
+            "C006", f"there is no run file '{path}'", fix="check the path, or name an objective: hone train sft model=... data=..."
+        )
     try:
         document = yaml.safe_load(path.read_text("utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -161,7 +163,9 @@ def _put(raw: dict[str, Any], key: str, value: Any, notes: list[str]) -> None:
     """File a value under its section, whatever name people gave it."""
     if key in ("load_in_4bit", "load_in_8bit"):
         if value:
-            raise HoneError("C007", f"'{key}' asks for a quantised base, which this version does not train on yet", where=key, fix="leave it out")
+            raise HoneError(
+                "C007", f"'{key}' asks for a quantised base, which this version does not train on yet", where=key, fix="leave it out"
+            )
         return
     if key == "full_finetuning":
         _put(raw, "tuning.method", "full" if value else "lora", notes)
@@ -189,7 +193,9 @@ def _fold_batch(raw: dict[str, Any], notes: list[str]) -> None:
     if not all(isinstance(n, int) and n > 0 for n in (rows or 1, times or 1)):
         raise HoneError("C001", "batch size and accumulation steps are whole numbers above zero", where="optim.batch_size")
     raw.setdefault("optim", {})["batch_size"] = (rows or 1) * (times or 1)
-    notes.append("per_device_train_batch_size x gradient_accumulation_steps is called optim.batch_size here (memory: hardware.token_budget)")
+    notes.append(
+        "per_device_train_batch_size x gradient_accumulation_steps is called optim.batch_size here (memory: hardware.token_budget)"
+    )
 
 
 def _json(value: Any) -> Any:

@@ -41,7 +41,7 @@ class Facts:
 
     @property
     def started(self) -> Record:
-        return self.run.last("started")
+        return self.run.last("started") or self.run.last("resumed")
 
     @property
     def name(self) -> str:

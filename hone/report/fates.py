@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from hone.report.folder import Record, record
-from hone.report.numbers import finite
+from hone.report.numbers import count, finite
 
 KINDS = ("trained", "held_out", "truncated", "masked", "dropped")
 NAMES = {
@@ -20,7 +20,7 @@ NAMES = {
 
 
 class Fate(NamedTuple):
-    """So many rows met this end, for this reason."""
+    """So many rows met this end, for this reason, with so many learned (or, held out, evaluated) tokens."""
 
     kind: str
     rows: int
@@ -59,12 +59,17 @@ def read_fates(ledger: Record) -> Fates | None:
     total = finite(ledger.get("total"))
     if total is None:
         return None
-    found: list[Fate] = []
-    for kind in KINDS:
-        entry = record(ledger.get(kind))
-        reasons = record(entry.get("reasons")) or {"": entry.get("rows", 0)}
-        tokens = int(finite(entry.get("tokens")) or 0)
-        for i, (reason, rows) in enumerate(reasons.items()):
-            if number := int(finite(rows) or 0):
-                found.append(Fate(kind, number, tokens if i == 0 else 0, str(reason)))
-    return Fates(int(total), found)
+    return Fates(int(total), [fate for kind in KINDS for fate in _of_kind(kind, record(ledger.get(kind)))])
+
+
+def _of_kind(kind: str, entry: Record) -> list[Fate]:
+    """One fate a reason where there are reasons, else one for the kind."""
+    if reasons := record(entry.get("reasons")):
+        return [Fate(kind, _whole(rows), 0, str(reason)) for reason, rows in reasons.items() if _whole(rows)]
+    rows, cut = _whole(entry.get("rows")), _whole(entry.get("cut"))
+    why = f"{count(cut, 'token')} cut off" if cut else ""
+    return [Fate(kind, rows, _whole(entry.get("tokens")), why)] if rows else []
+
+
+def _whole(value: object) -> int:
+    return int(finite(value) or 0)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from hone.report.facts import Facts
@@ -75,10 +76,8 @@ def write_report(folder: Path | str, *, verbs: Collection[str] = VERBS) -> Path:
 
 def render(run: RunFolder, *, verbs: Collection[str] = VERBS) -> str:
     """The page as text."""
-    env = Environment(loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    env.filters |= {"percent": percent, "whole": whole}
     facts, fates, scores = Facts(run), read_fates(run.ledger), read_scores(run.evaluation)
-    return env.get_template("page.html.jinja").render(
+    return _template().render(
         style=Markup((HERE / "page.css").read_text("utf-8")),
         facts=facts,
         date=date(run),
@@ -96,6 +95,13 @@ def render(run: RunFolder, *, verbs: Collection[str] = VERBS) -> str:
         environment=[(name, plain(value)) for name, value in facts.environment.items()],
         commands=facts.commands(verbs),
     )
+
+
+@cache
+def _template() -> Template:
+    env = Environment(loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    env.filters |= {"percent": percent, "whole": whole}
+    return env.get_template("page.html.jinja")
 
 
 def tiles(run: RunFolder) -> list[Tile]:

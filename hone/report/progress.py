@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.text import Text
 
 from hone.report.numbers import Average, brisk, clock, finite, loss_text, short, size
+from hone.report.terminal import tame
 
 SHORTEST_BAR, LONGEST_BAR = 8, 36
 
@@ -70,7 +71,7 @@ class Progress:
 
     def note(self, text: str) -> None:
         """Print a line above the live one."""
-        self._print(text)
+        self._print(tame(text))
 
     @property
     def seconds_left(self) -> float | None:

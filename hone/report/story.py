@@ -9,7 +9,8 @@ from typing import NamedTuple
 from hone.report.folder import Record, RunFolder, plain
 from hone.report.numbers import clock, count, finite, loss_text
 
-PLAIN = ("t", "kind")
+TOLD = ("t", "kind", "step", "what", "text", "reason", "eval_loss", "best_step")
+"""Fields that the title of a line already tells."""
 
 
 class Line(NamedTuple):
@@ -65,21 +66,26 @@ def _line(event: Record, begin: float) -> Line:
     kind = plain(event.get("kind", "event"))
     step = finite(event.get("step"))
     at = f" at step {step:,.0f}" if step is not None else ""
-    loss = finite(event.get("eval_loss", event.get("loss")))
-    measured = f": held-out loss {loss_text(loss)}" if loss is not None else ""
-    titles = {
-        "started": ("plain", "Started", ("total_steps",)),
-        "resumed": ("plain", f"Resumed{at}", ("step",)),
-        "skipped_step": ("mixed", f"Step {step or 0:,.0f} skipped", ("step",)),
-        "evaluated": ("plain", f"Evaluated{at}{measured}", ("step", "loss", "eval_loss")),
-        "stopped": ("mixed", f"Stopped{at}: {plain(event.get('reason', ''))}".rstrip(": "), ("step", "reason")),
-        "finished": ("good", f"Finished{at}", ("step",)),
-        "warning": ("mixed", plain(event.get("what", event.get("text", "Warning"))), ("what", "text")),
+    reason = plain(event.get("reason", ""))
+    what = plain(event.get("what", event.get("text", "")))
+    loss, best = finite(event.get("eval_loss")), finite(event.get("best_step"))
+    known = {
+        "started": ("plain", "Started"),
+        "resumed": ("plain", f"Resumed{at}"),
+        "skipped_step": ("mixed", f"Skipped step {step or 0:,.0f}: {what}"),
+        "loss_spike": ("mixed", f"{what or 'The loss jumped'}{at}"),
+        "early_stop": ("plain", f"Stopped early{at}: the held-out loss was best at step {best or 0:,.0f}"),
+        "evaluated": ("plain", f"Evaluated{at}" + (f": held-out loss {loss_text(loss)}" if loss is not None else "")),
+        "stopped": ("mixed", f"Stopped{at}: {reason}"),
+        "best_kept": ("plain", f"Kept the weights of step {step or 0:,.0f}, the best on held-out data"),
+        "finished": ("good", f"Finished{at}" + ("" if reason == "the end" else f": {reason}")),
+        "warning": ("mixed", what or "Warning"),
     }
-    tone, title, used = titles.get(kind, ("plain", kind.replace("_", " ").capitalize() + at, ("step",)))
-    rest = {} if kind == "started" else {k: v for k, v in event.items() if k not in (*PLAIN, *used) and v not in (None, "", [], {})}
-    detail = " · ".join(f"{k.replace('_', ' ')} {_brief(v)}" for k, v in rest.items())
-    return Line(_when(event, begin), tone, title, detail)
+    tone, title = known.get(kind, ("plain", (what or kind.replace("_", " ")) + at))
+    shown = {} if kind in ("started", "resumed") else event
+    rest = {key: value for key, value in shown.items() if key not in TOLD and value not in (None, "", [], {})}
+    detail = " · ".join(f"{key.replace('_', ' ')} {_brief(value)}" for key, value in rest.items())
+    return Line(_when(event, begin), tone, title[:1].upper() + title[1:].rstrip(": "), detail)
 
 
 def _checkpoints(events: Sequence[Record], begin: float) -> Line:

@@ -14,6 +14,7 @@ from rich.text import Text
 from hone.report.folder import plain, record
 from hone.report.numbers import percent
 from hone.report.scores import Measure, Score, averages, read_scores
+from hone.report.terminal import tame, visible
 
 LEARNED, PARTLY, CONTEXT = "bold green", "bold yellow", "dim"
 OPEN, CLOSE = "⟦", "⟧"
@@ -59,7 +60,7 @@ def before_after(evaluation: Mapping[str, Any]) -> RenderableType:
 def _add(table: Table, score: Score) -> None:
     top = 1.0 if score.is_share else max(m.high for m in score.sides) or 1.0
     asked = f"{score.metric_name}, n={score.n}" if score.n else score.metric_name
-    names = [Text(score.task, style="bold"), Text(asked, style="dim")]
+    names = [Text(tame(score.task), style="bold"), Text(tame(asked), style="dim")]
     better = "bold green" if (score.gain or 0) > 0 else "bold"
     sides = [("before", score.before, "bright_black", ""), ("after", score.after, "green", better)]
     for i, (name, side, bar, style) in enumerate(sides):
@@ -106,20 +107,6 @@ def _legend(weights: Sequence[float], brackets: bool) -> Text:
     return legend.append(" · ").append("read only", CONTEXT)
 
 
-def visible(token: str) -> str:
-    """A token with its control characters shown as signs, so that data can never steer the terminal."""
-    return "".join(_sign(char) for char in token)
-
-
-def _sign(char: str) -> str:
-    code = ord(char)
-    if char in "\n\t":
-        return "↵\n" if char == "\n" else char
-    if code < 32:
-        return chr(0x2400 + code)
-    return "�" if code == 127 or 128 <= code < 160 or 0xD800 <= code < 0xE000 else char
-
-
 def settings_table(resolved: Mapping[str, Any]) -> RenderableType:
     """The settings that hone chose itself, each with its reason."""
     reasons = record(resolved.get("reasons"))
@@ -132,7 +119,7 @@ def settings_table(resolved: Mapping[str, Any]) -> RenderableType:
     for name, why in reasons.items():
         section, dot, key = name.partition(".")
         value = record(resolved.get(section)).get(key) if dot else resolved.get(section)
-        table.add_row(name, Text(_value(value)), Text(plain(why)))
+        table.add_row(Text(tame(name)), Text(tame(_value(value))), Text(tame(plain(why))))
     return table
 
 

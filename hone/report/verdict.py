@@ -92,7 +92,7 @@ def _of_held_out(points: Sequence[tuple[float, float]]) -> Verdict:
 
 def findings(run: RunFolder, fates: Fates | None) -> list[Finding]:
     """What else the files say, worst first."""
-    found = [*_stops(run), *_overfit(run), *_skipped(run), *_rows(fates)]
+    found = [*_stops(run), *_overfit(run), *_unsteady(run), *_rows(fates)]
     seen = dict.fromkeys(plain(event.get("what", event.get("text", "see the timeline"))) for event in run.of_kind("warning"))
     found += [Finding("mixed", text.rstrip(".") + ".") for text in [*seen, *run.problems.values()]]
     return sorted(found, key=lambda f: ("bad", "mixed", "plain", "good").index(f.tone))
@@ -119,11 +119,14 @@ def _overfit(run: RunFolder) -> list[Finding]:
     return [Finding("mixed", f"{lowest} and ended at {loss_text(last)}: the steps after that overfit.")]
 
 
-def _skipped(run: RunFolder) -> list[Finding]:
-    skipped = run.of_kind("skipped_step")
-    if not skipped:
-        return []
-    return [Finding("mixed", f"{count(len(skipped), 'step')} skipped because a number was not finite; the timeline names the rows.")]
+def _unsteady(run: RunFolder) -> list[Finding]:
+    found, skipped, jumps = [], run.of_kind("skipped_step"), run.of_kind("loss_spike")
+    if skipped:
+        text = f"{count(len(skipped), 'step')} skipped because a number was not finite; the timeline names the rows."
+        found.append(Finding("mixed", text))
+    if jumps:
+        found.append(Finding("mixed", f"The loss jumped {count(len(jumps), 'time')}; the timeline names the rows."))
+    return found
 
 
 def _rows(fates: Fates | None) -> list[Finding]:

@@ -55,7 +55,8 @@ class Engine:
     ) -> Tally:
         """Add the gradient of one optimiser step, given as all its micro-batches on every rank.
 
-        Ranks share the micro-batches among them. Raises Stopped between micro-batches when asked to.
+        Ranks share the micro-batches among them. Raises Stopped between micro-batches when asked to; with several ranks
+        nobody leaves in the middle of a step, for the others would wait.
         """
         batches = list(batches)
         assert isinstance(objective, Objective)
@@ -63,7 +64,7 @@ class Engine:
         tally = Tally(total=sum(batch.count(objective.unit) for batch in batches))
         device = next(self.policy.model.parameters()).device
         for batch in batches[self.world.rank :: self.world.size]:
-            if should_stop():
+            if self.world.size == 1 and should_stop():
                 raise Stopped
             if not len(batch.read_N):
                 continue

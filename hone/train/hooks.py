@@ -38,8 +38,8 @@ class Interrupt(BaseHook):
         return self.stopper.requested
 
     def stepped(self, state: State) -> None:
-        if self.stopper.requested:
-            state.stop = self.stopper.reason
+        if state.engine.world.any(self.stopper.requested):
+            state.stop = self.stopper.reason or "another process was asked to stop"
 
 
 class Metrics(BaseHook):
@@ -90,7 +90,9 @@ class Evaluate(BaseHook):
 class Checkpoints(BaseHook):
     """A checkpoint every `every` steps, at the best held-out loss if wanted, and at the end."""
 
-    def __init__(self, folder: Path, *, every: int, keep: int, keep_best: bool, context: Mapping[str, Any], parts: Mapping[str, Any], events: Events) -> None:
+    def __init__(
+        self, folder: Path, *, every: int, keep: int, keep_best: bool, context: Mapping[str, Any], parts: Mapping[str, Any], events: Events
+    ) -> None:
         self.folder, self.every, self.keep, self.keep_best = folder, every, keep, keep_best
         self.context, self.evaluate, self.health, self.events = context, parts.get("evaluate"), parts["health"], events
         self.saved = 0

@@ -69,7 +69,9 @@ class BaseHook:
         """After the last step, also when stopped early."""
 
 
-def train(engine: Engine, source: Source, objective: Objective, hooks: tuple[Hook, ...] = (), *, done: int = 0, tokens: int = 0, seed: int = 0) -> State:
+def train(
+    engine: Engine, source: Source, objective: Objective, hooks: tuple[Hook, ...] = (), *, done: int = 0, tokens: int = 0, seed: int = 0
+) -> State:
     """Turn the crank from step `done` + 1 to the source's end.
 
     Randomness (dropout) is re-seeded from (seed, step) at every step, so a resumed run repeats the uninterrupted one

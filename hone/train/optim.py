@@ -92,7 +92,9 @@ def adamw(masters: Masters, optim: OptimSettings) -> torch.optim.AdamW:
     matrices = [p for p in masters if p.dim() >= 2]
     vectors = [p for p in masters if p.dim() < 2]
     groups = [{"params": matrices, "weight_decay": optim.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=optim.learning_rate or 0.0, betas=(optim.beta1, optim.beta2), fused=True)
+    return torch.optim.AdamW(
+        [g for g in groups if g["params"]], lr=optim.learning_rate or 0.0, betas=(optim.beta1, optim.beta2), fused=True
+    )
 
 
 def rate_at(step: int, total: int, optim: OptimSettings) -> float:

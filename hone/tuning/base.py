@@ -5,8 +5,8 @@ A method is a settings dataclass registered under its name: its fields are its Y
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Protocol
 
@@ -27,11 +27,30 @@ class Tuning(Protocol):
     def merge(self, model: nn.Module) -> None:
         """Fold what was learned into plain weights, leaving a model without our modules."""
 
-    def save(self, model: nn.Module, folder: Path, *, base: dict[str, str]) -> None:
+    def save(self, model: nn.Module, folder: Path, *, base: Mapping[str, str]) -> None:
         """Write the artifact that others load: an adapter in PEFT's format, or a whole model."""
 
-    def load(self, model: nn.Module, folder: Path, *, base: dict[str, str]) -> None:
+    def load(self, model: nn.Module, folder: Path, *, base: Mapping[str, str]) -> None:
         """Read back what `save` wrote into an attached model. Raises M003 for another base."""
+
+
+class Untouched:
+    """The base as it is, for asking it; nothing moves."""
+
+    def attach(self, model: nn.Module, *, seed: int) -> None:
+        model.requires_grad_(False)
+
+    def disabled(self, model: nn.Module) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def merge(self, model: nn.Module) -> None:
+        """There is nothing to fold."""
+
+    def save(self, model: nn.Module, folder: Path, *, base: Mapping[str, str]) -> None:
+        raise AssertionError("an untouched model has nothing to save")
+
+    def load(self, model: nn.Module, folder: Path, *, base: Mapping[str, str]) -> None:
+        raise AssertionError("an untouched model has nothing to load")
 
 
 METHODS: Registry[type[Tuning]] = Registry("method")
@@ -42,7 +61,9 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
-def replace(model: nn.Module, match: Callable[[str, nn.Module], bool], make: Callable[[str, nn.Module], nn.Module]) -> Iterator[tuple[str, nn.Module]]:
+def replace(
+    model: nn.Module, match: Callable[[str, nn.Module], bool], make: Callable[[str, nn.Module], nn.Module]
+) -> Iterator[tuple[str, nn.Module]]:
     """Swap sub-modules of this one instance; classes and libraries are never touched. Yields (path, new module)."""
     for name, old in list(model.named_modules()):
         if name and match(name, old):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -22,13 +23,15 @@ class Full:
         model.requires_grad_(True)
 
     def disabled(self, model: nn.Module) -> AbstractContextManager[None]:
-        raise HoneError("M011", "full tuning moves the base weights, so the base cannot be shown by stepping aside", fix="load the base model beside it")
+        raise HoneError(
+            "M011", "full tuning moves the base weights, so the base cannot be shown by stepping aside", fix="load the base model beside it"
+        )
 
     def merge(self, model: nn.Module) -> None:
         """Nothing to fold: the weights are the model."""
 
-    def save(self, model: nn.Module, folder: Path, *, base: dict[str, str]) -> None:
+    def save(self, model: nn.Module, folder: Path, *, base: Mapping[str, str]) -> None:
         model.save_pretrained(folder)  # type: ignore[operator]
 
-    def load(self, model: nn.Module, folder: Path, *, base: dict[str, str]) -> None:
+    def load(self, model: nn.Module, folder: Path, *, base: Mapping[str, str]) -> None:
         load_model(model, str(folder / "model.safetensors"), strict=False)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -123,7 +123,9 @@ class Lora:
         if not found:
             known = {name.rpartition(".")[2] for name, _ in self._candidates(model)}
             wanted = self.targets if isinstance(self.targets, str) else ", ".join(self.targets)
-            raise HoneError("M004", f"no layer of this model matches targets '{wanted}'", where="tuning.targets", fix=nearest(wanted, known))
+            raise HoneError(
+                "M004", f"no layer of this model matches targets '{wanted}'", where="tuning.targets", fix=nearest(wanted, known)
+            )
         wanted_names = set(found)
         for _ in replace(
             model,
@@ -165,23 +167,26 @@ class Lora:
         for _ in replace(model, lambda _, m: isinstance(m, LoraLinear), lambda _, m: _merged(m)):
             pass
 
-    def save(self, model: nn.Module, folder: Path, *, base: dict[str, str]) -> None:
+    def save(self, model: nn.Module, folder: Path, *, base: Mapping[str, str]) -> None:
         tensors = {name: (layer.a.detach(), layer.b.detach()) for name, layer in lora_layers(model).items()}
         transposed = any(isinstance(layer.base, Conv1D) for layer in lora_layers(model).values())
         alpha = self.alpha if self.alpha is not None else 2.0 * self.rank
-        options = {"r": self.rank, "lora_alpha": alpha, "lora_dropout": self.dropout, "use_rslora": self.rslora, "fan_in_fan_out": transposed}
-        peft_io.save_adapter(folder, tensors, options, base=base)
+        options = {
+            "r": self.rank,
+            "lora_alpha": alpha,
+            "lora_dropout": self.dropout,
+            "use_rslora": self.rslora,
+            "fan_in_fan_out": transposed,
+        }
+        linear = {name for name, _ in self._candidates(model)} | tensors.keys()
+        peft_io.save_adapter(folder, tensors, options, base=base, linear=(name.removesuffix(".base") for name in linear))
 
     @torch.no_grad()
-    def load(self, model: nn.Module, folder: Path, *, base: dict[str, str]) -> None:
+    def load(self, model: nn.Module, folder: Path, *, base: Mapping[str, str]) -> None:
         stored = peft_io.load_adapter(folder, base=base)
         layers = lora_layers(model)
-        if stored.tensors.keys() != layers.keys():
-            odd = sorted(stored.tensors.keys() ^ layers.keys())[0]
-            raise HoneError("M003", f"the adapter does not fit this model: layer '{odd}' is on one side only", where=str(folder))
+        peft_io.check_fit(stored, {name: shape_of(layer.base) for name, layer in layers.items()}, where=str(folder))
         for name, (a, b) in stored.tensors.items():
-            if a.shape != layers[name].a.shape or b.shape != layers[name].b.shape:
-                raise HoneError("M003", f"layer '{name}' has another shape in the adapter", where=str(folder))
             layers[name].a.copy_(a)
             layers[name].b.copy_(b)
 

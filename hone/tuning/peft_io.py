@@ -1,0 +1,365 @@
+"""LoRA adapters on disk in PEFT's format: ours load in peft, peft's load here, each on the base that it was made for.
+
+Shape legend: I input features, O output features, R rank.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from hone.core.errors import HoneError
+from hone.core.files import staged_file, write_atomically
+from hone.core.registry import nearest
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+OURS = "hone.base."
+"""Where the base's name and fingerprint lie in the metadata of the tensors' file, so that they travel with the tensors."""
+KEY = re.compile(r"base_model\.model\.(?P<path>.+)\.lora_(?P<half>[AB])(\.default)?\.weight")
+UNDERSTOOD = (
+    "r", "lora_alpha", "lora_dropout", "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "rank_pattern",
+    "alpha_pattern", "use_rslora", "fan_in_fan_out", "base_model_name_or_path", "revision", "task_type", "peft_type", "peft_version",
+    "inference_mode", "init_lora_weights", "auto_mapping", "bias",
+)  # fmt: skip
+"""Settings that we act upon, or that only say how the training began."""
+WITHOUT_EFFECT = ("megatron_core", "qalora_group_size", "runtime_config", "eva_config", "loftq_config", "ensure_weight_tying")
+"""Settings that mean nothing unless another one is switched on."""
+PLAIN_STARTS = (True, False, None, "gaussian", "eva", "orthogonal", "mica")
+"""Initialisations that leave the base as it was; the others (PiSSA, OLoRA, CorDA, LoftQ ...) changed it."""
+
+AGAIN = "copy or download the adapter again"
+MERGE = "merge it into its base with peft, and start from the merged model"
+
+Pair = tuple[Tensor, Tensor]
+"""A (R, I) and B (O, R) of one layer; the change of its weight is scale * B A."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterConfig:
+    """What adapter_config.json says, in our words."""
+
+    rank: int
+    alpha: float
+    dropout: float = 0.0
+    rslora: bool = False
+    targets: tuple[str, ...] | str = ()
+    """Names (the end of a layer's path) or one regular expression, as peft reads them."""
+    exclude: tuple[str, ...] | str = ()
+    layers: tuple[int, ...] | None = None
+    ranks: Mapping[str, int] = field(default_factory=dict)
+    alphas: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def common_scale(self) -> float:
+        """The scale of layers that no pattern names."""
+        return self.alpha / self._divisor(self.rank)
+
+    def scale(self, path: str) -> float:
+        """What the product B A of the layer at this path is multiplied with."""
+        alpha = self.alphas.get(_pattern_of(self.alphas, path), self.alpha)
+        return alpha / self._divisor(self.rank_of(path))
+
+    def _divisor(self, rank: int) -> float:
+        return math.sqrt(rank) if self.rslora else rank
+
+    def rank_of(self, path: str) -> int:
+        return self.ranks.get(_pattern_of(self.ranks, path), self.rank)
+
+    def matches(self, path: str) -> bool:
+        """Whether peft would adapt the linear layer at this path."""
+        if _selects(self.exclude, path):
+            return False
+        if self.layers is not None and isinstance(self.targets, tuple):
+            index = re.match(r".*?\.[^.]*\.(\d+)\.", path)
+            if index is None or int(index[1]) not in self.layers:
+                return False
+        return self.targets == "all-linear" or _selects(self.targets, path)
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterFile:
+    """An adapter as read: `tensors` by layer path, all at one rank and one scale even where the file had several."""
+
+    config: AdapterConfig
+    tensors: dict[str, Pair]
+    base: dict[str, str]
+    """Name and fingerprint of its base; adapters that we did not write know only the name."""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def rank(self) -> int:
+        return next(iter(self.tensors.values()))[0].shape[0]
+
+    def settings(self) -> dict[str, Any]:
+        """Settings of the tuning method "lora" that make room for exactly these tensors."""
+        alpha = self.config.common_scale * (math.sqrt(self.rank) if self.config.rslora else self.rank)
+        known = {"rank": self.rank, "alpha": alpha, "dropout": self.config.dropout, "rslora": self.config.rslora}
+        return known | {"targets": tuple(self.tensors)}
+
+    def at(self, *, rank: int, scale: float) -> dict[str, Pair]:
+        """The same changes for layers of another rank and scale. Raises M003 where that rank is too small to hold them."""
+        if rank < self.rank:
+            what = f"the adapter has rank {self.rank}, which does not fit into layers of rank {rank}"
+            raise HoneError("M003", what, where="tuning.rank", fix=f"set tuning.rank={self.rank}")
+        return {path: _refit(pair, rank, self.config.common_scale / scale) for path, pair in self.tensors.items()}
+
+
+def save_adapter(
+    folder: Path, tensors: Mapping[str, Pair], options: Mapping[str, Any], *, base: Mapping[str, str], linear: Iterable[str] = ()
+) -> None:
+    """Write an adapter that peft, vLLM and llama.cpp read.
+
+    `options` are peft's own names (r, lora_alpha, lora_dropout, use_rslora, fan_in_fan_out, target_modules ...). `base`
+    holds the base's "name" and "fingerprint". `linear` are the paths of all layers that could have been adapted: with them
+    the targets are written as short names where these mean the same layers, without them as full paths.
+    """
+    assert tensors, "an adapter without layers"
+    config = {
+        "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": base.get("name"), "revision": base.get("revision"),
+        "inference_mode": True, "bias": "none", "target_modules": _short_names(tensors, linear), "lora_dropout": 0.0, "use_rslora": False,
+        "fan_in_fan_out": False, **options, "lora_alpha": _whole(options["lora_alpha"]),
+    }  # fmt: skip
+    flat: dict[str, Tensor] = {}
+    for path, (a_RI, b_OR) in tensors.items():
+        for half, tensor in (("A", a_RI), ("B", b_OR)):
+            flat[f"base_model.model.{path}.lora_{half}.weight"] = tensor.detach().cpu().contiguous()
+    metadata = {"format": "pt"} | {f"{OURS}{key}": value for key, value in base.items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    with staged_file(folder / WEIGHTS) as temporary:
+        save_file(flat, temporary, metadata=metadata)
+    write_atomically(folder / CONFIG, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+
+
+def load_adapter(folder: Path, *, base: Mapping[str, str] | None = None) -> AdapterFile:
+    """Read an adapter made by us or by peft.
+
+    Raises M003 where `base` is not the model that it was trained on, M004 for rank 0 or no layers, M005 for damaged files,
+    M008 for a pickle, M009 for a folder without an adapter, M019 for an option of peft that we cannot honour.
+    """
+    raw, config = read_config(folder)
+    tensors, metadata = _read_tensors(folder)
+    pairs = _pairs(tensors, folder)
+    for path, (a_RI, b_OR) in pairs.items():
+        _check_pair(path, a_RI, b_OR, config.rank_of(path), folder)
+    known = {key.removeprefix(OURS): value for key, value in metadata.items() if key.startswith(OURS)}
+    known.setdefault("name", str(raw.get("base_model_name_or_path") or ""))
+    if base is not None:
+        check_base(known, base, where=str(folder))
+    empty = all(not bool(b_OR.any()) for _, b_OR in pairs.values())
+    notes = ("every B of this adapter is zero, so it changes nothing",) if empty else ()
+    return AdapterFile(config, _uniform(pairs, config), known, notes)
+
+
+def check_base(adapter: Mapping[str, str], base: Mapping[str, str], *, where: str) -> None:
+    """Raise M003 where an adapter's fingerprint is not the base's. One without a fingerprint is checked by its layers only."""
+    mine, theirs = adapter.get("fingerprint", ""), base.get("fingerprint", "")
+    if not mine or not theirs or mine == theirs:
+        return
+    same_shape = mine.partition("-")[0] == theirs.partition("-")[0]
+    how = "same architecture, other weights" if same_shape else "another architecture"
+    what = f"this adapter was trained on another base: '{adapter.get('name')}', not '{base.get('name')}' ({how})"
+    raise HoneError("M003", what, where=where, fix=f"load the base that it was trained on: model={adapter.get('name')}")
+
+
+def check_fit(adapter: AdapterFile, shapes: Mapping[str, tuple[int, int]], *, where: str) -> None:
+    """Compare an adapter with a model's linear layers, given as path to (outputs, inputs).
+
+    Raises M004 where it reaches none of them, M003 where it reaches too few or too many, or where sizes differ.
+    """
+    known = sorted(shapes)
+    hit = [path for path in adapter.tensors if path in shapes]
+    if not hit:
+        first = sorted(adapter.tensors)[0]
+        raise HoneError("M004", f"no layer of this model is called as in the adapter ('{first}')", where=where, fix=nearest(first, known))
+    lost = sorted(path for path in adapter.tensors if path not in shapes)
+    if lost:
+        what = f"the adapter changes {len(lost)} layers that this model does not have ('{lost[0]}')"
+        raise HoneError("M003", what, where=where, fix=_use(adapter))
+    for path in hit:
+        a_RI, b_OR = adapter.tensors[path]
+        if (b_OR.shape[0], a_RI.shape[1]) != shapes[path]:
+            what = f"layer '{path}' is {b_OR.shape[0]} x {a_RI.shape[1]} in the adapter and {shapes[path][0]} x {shapes[path][1]} here"
+            raise HoneError("M003", what, where=where, fix=_use(adapter))
+    extra = [path for path in known if path not in adapter.tensors and adapter.config.matches(path)]
+    if extra and adapter.config.targets != "all-linear":
+        what = f"the adapter means layer '{extra[0]}' too, but holds nothing for it: its base had fewer layers"
+        raise HoneError("M003", what, where=where, fix=_use(adapter))
+
+
+def read_config(folder: Path) -> tuple[dict[str, Any], AdapterConfig]:
+    """adapter_config.json as written, and in our words. What is not known to be harmless is refused by name (M019)."""
+    file = folder / CONFIG
+    if not file.exists():
+        what = f"there is no adapter in '{folder}' ({CONFIG} is missing)"
+        raise HoneError("M009", what, where=str(folder), fix="give the folder that holds it")
+    try:
+        raw = json.loads(file.read_text("utf-8"))
+    except (ValueError, RecursionError):
+        raw = None
+    if not isinstance(raw, dict):
+        raise HoneError("M013", f"{CONFIG} is no JSON object", where=str(file), fix=AGAIN)
+    _refuse_options(raw, str(file))
+    layers, alpha = raw.get("layers_to_transform"), _number(raw.get("lora_alpha", 8), "lora_alpha", file)
+    if alpha == 0:
+        raise HoneError(
+            "M004", "the adapter has lora_alpha 0, so it changes nothing", where=str(file), fix="train it again with another alpha"
+        )
+    config = AdapterConfig(
+        rank=_rank(raw.get("r", 8), file), alpha=alpha,
+        dropout=_number(raw.get("lora_dropout") or 0.0, "lora_dropout", file), rslora=bool(raw.get("use_rslora")),
+        targets=_names(raw.get("target_modules"), file), exclude=_names(raw.get("exclude_modules"), file),
+        layers=None if layers in (None, []) else tuple(layers) if isinstance(layers, list) else (layers,),
+        ranks={key: _rank(value, file) for key, value in _table(raw, "rank_pattern", file)},
+        alphas={key: _number(value, "alpha_pattern", file) for key, value in _table(raw, "alpha_pattern", file)},
+    )  # fmt: skip
+    return raw, config
+
+
+def _refuse_options(raw: Mapping[str, Any], where: str) -> None:
+    kind = raw.get("peft_type")
+    if kind != "LORA":
+        raise HoneError("M019", f"the adapter's method is {kind!r}; only LORA can be read", where=where, fix=MERGE)
+    for key, value in raw.items():
+        used = value not in (None, False, "none") and value != [] and value != {}
+        wrong = used and key not in (*UNDERSTOOD, *WITHOUT_EFFECT)
+        wrong = wrong or (key == "bias" and used) or (key == "task_type" and value not in (None, "CAUSAL_LM"))
+        if wrong or (key == "init_lora_weights" and value not in PLAIN_STARTS):
+            what = f"the adapter uses peft's option {key}={value!r}, which cannot be honoured here"
+            raise HoneError("M019", what, where=where, fix=MERGE)
+
+
+def _read_tensors(folder: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    file = folder / WEIGHTS
+    if not file.exists():
+        if (folder / "adapter_model.bin").exists():
+            what = "the adapter is a pickle (adapter_model.bin), which can run any program when it is opened"
+            fix = "open it once with peft where nothing can be lost, and save_pretrained it again"
+            raise HoneError("M008", what, where=str(folder), fix=fix)
+        raise HoneError("M009", f"{WEIGHTS} is missing", where=str(folder), fix=AGAIN)
+    try:
+        with safe_open(file, framework="pt") as stored:
+            return {name: stored.get_tensor(name) for name in list(stored.keys())}, dict(stored.metadata() or {})
+    except SafetensorError as error:
+        raise HoneError("M005", f"{WEIGHTS} is damaged ({error})", where=str(file), fix=AGAIN) from None
+
+
+def _pairs(tensors: Mapping[str, Tensor], folder: Path) -> dict[str, Pair]:
+    """A and B of every layer, in fp32."""
+    halves: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        found = KEY.fullmatch(name)
+        if found is None:
+            what = f"the adapter holds '{name}', which is no low-rank matrix of a linear layer"
+            raise HoneError("M019", what, where=str(folder / WEIGHTS), fix=MERGE)
+        halves.setdefault(found["path"], {})[found["half"]] = tensor if tensor.dtype == torch.float64 else tensor.float()
+    if not halves:
+        fix = "train it again; its targets matched nothing"
+        raise HoneError("M004", "the adapter holds no layers", where=str(folder / WEIGHTS), fix=fix)
+    for path, pair in halves.items():
+        if len(pair) != 2:
+            what = f"layer '{path}' has only half of its pair (lora_{next(iter(pair))})"
+            raise HoneError("M005", what, where=str(folder / WEIGHTS), fix=AGAIN)
+    return {path: (pair["A"], pair["B"]) for path, pair in sorted(halves.items())}
+
+
+def _check_pair(path: str, a_RI: Tensor, b_OR: Tensor, rank: int, folder: Path) -> None:
+    shapes = f"A {tuple(a_RI.shape)}, B {tuple(b_OR.shape)}"
+    if a_RI.ndim != 2 or b_OR.ndim != 2 or a_RI.shape[0] != rank or b_OR.shape[1] != rank:
+        what = f"layer '{path}' should have rank {rank}, but holds {shapes}"
+        raise HoneError("M005", what, where=str(folder), fix=f"{CONFIG} and {WEIGHTS} belong to two adapters; copy both again")
+    if not bool(torch.isfinite(a_RI).all() & torch.isfinite(b_OR).all()):
+        what = f"layer '{path}' holds values that are no finite numbers"
+        raise HoneError("M005", what, where=str(folder), fix="use an earlier checkpoint")
+
+
+def _uniform(pairs: Mapping[str, Pair], config: AdapterConfig) -> dict[str, Pair]:
+    """The same changes at one rank and one scale: shorter pairs are filled with zeros, B takes up the difference of scale."""
+    rank, common = max(a_RI.shape[0] for a_RI, _ in pairs.values()), config.common_scale
+    return {path: _refit(pair, rank, config.scale(path) / common) for path, pair in pairs.items()}
+
+
+def _refit(pair: Pair, rank: int, ratio: float) -> Pair:
+    """The same product times `ratio`, written with matrices of a larger rank."""
+    a_RI, b_OR = pair
+    short = rank - a_RI.shape[0]
+    if short:
+        a_RI, b_OR = torch.nn.functional.pad(a_RI, (0, 0, 0, short)), torch.nn.functional.pad(b_OR, (0, short))
+    return a_RI, b_OR if ratio == 1 else b_OR * ratio
+
+
+def _short_names(tensors: Mapping[str, Pair], linear: Iterable[str]) -> list[str]:
+    """The last parts of the paths where they select exactly these layers, else the full paths."""
+    short = sorted({path.rpartition(".")[2] for path in tensors})
+    known = set(linear)
+    exact = known and {path for path in known if path.rpartition(".")[2] in short} == set(tensors)
+    return short if exact else sorted(tensors)
+
+
+def _names(value: Any, file: Path) -> tuple[str, ...] | str:
+    """Target modules: one regular expression, or a list of names. Raises M004 for anything else."""
+    if isinstance(value, str):
+        return _regex(value, file)
+    if value is None or (isinstance(value, list) and all(isinstance(name, str) for name in value)):
+        return tuple(value or ())
+    what = f"target_modules is {value!r}, which names no layers"
+    raise HoneError("M004", what, where=str(file), fix="give a list of names such as q_proj")
+
+
+def _regex(text: str, file: Path) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        what = f"'{text}' is no valid regular expression ({error})"
+        raise HoneError("M004", what, where=str(file), fix="list the layers' names instead") from None
+    return text
+
+
+def _table(raw: Mapping[str, Any], key: str, file: Path) -> list[tuple[str, Any]]:
+    """Layer pattern and value of rank_pattern or alpha_pattern."""
+    table = raw.get(key) or {}
+    if not isinstance(table, dict):
+        raise HoneError("M013", f"{key} is {table!r}, which is no table", where=str(file), fix=AGAIN)
+    return [(_regex(name, file), value) for name, value in table.items()]
+
+
+def _rank(value: Any, file: Path) -> int:
+    if type(value) is not int or value < 1:
+        what = f"the adapter has rank {value!r}, so it holds nothing"
+        raise HoneError("M004", what, where=str(file), fix="train it again with a rank of 8 or more")
+    return value
+
+
+def _number(value: Any, key: str, file: Path) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise HoneError("M013", f"{key} is {value!r}, which is no number", where=str(file), fix=AGAIN)
+    return float(value)
+
+
+def _selects(targets: tuple[str, ...] | str, path: str) -> bool:
+    """peft's rule: a string is a regular expression on the whole path, a name is the path or its end."""
+    if isinstance(targets, str):
+        return re.fullmatch(targets, path) is not None
+    return any(path == name or path.endswith(f".{name}") for name in targets)
+
+
+def _pattern_of(patterns: Mapping[str, Any], path: str) -> str:
+    """peft's rule for rank_pattern and alpha_pattern: the first key that matches the end of the path."""
+    return next((key for key in patterns if re.match(rf"(.*\.)?({key})$", path)), path)
+
+
+def _whole(number: float) -> float:
+    return int(number) if float(number).is_integer() else number
+
+
+def _use(adapter: AdapterFile) -> str:
+    return f"load the base that it was trained on: model={adapter.base.get('name') or '(unknown)'}"

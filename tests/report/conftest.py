@@ -29,7 +29,7 @@ EVENTS: list[dict[str, Any]] = [
     {"t": 1020.0, "kind": "checkpoint", "step": 20},
     {"t": 1021.0, "kind": "stopped", "step": 21, "reason": "asked to stop"},
     {"t": 5000.0, "kind": "resumed", "step": 20},
-    {"t": 5004.0, "kind": "skipped_step", "step": 25, "rows": ["town/rows.jsonl:7"]},
+    {"t": 5004.0, "kind": "skipped_step", "code": "F010", "step": 25, "what": "the loss was not finite", "rows": ["town/rows.jsonl:7"]},
     {"t": 5005.0, "kind": "sample", "step": 30, "prompt": PROMPT, "answer": "It opens at 7:30."},
     {"t": 5006.0, "kind": "warning", "code": "F026", "what": "the tracker wandb failed and is switched off"},
     {"t": 5010.0, "kind": "finished", "step": 40},

@@ -81,11 +81,11 @@ def test_away_from_a_terminal_it_prints_plain_lines_now_and_then() -> None:
             hand.now += 1.0
             progress.update(step, METRICS)
             if step == 15:
-                progress.note("checkpoint [bold]15[/bold]")
+                progress.note("checkpoint [bold]15[/bold]\x1b[2J")
     lines = file.getvalue().splitlines()
     heads = [line.split("  loss")[0] for line in lines]
     assert lines[0].startswith("step  1/40  loss 0.500  5.6k tok/s")
-    assert heads == ["step  1/40", "step 11/40", "checkpoint [bold]15[/bold]", "step 21/40", "step 31/40", "step 40/40"]
+    assert heads == ["step  1/40", "step 11/40", "checkpoint [bold]15[/bold]␛[2J", "step 21/40", "step 31/40", "step 40/40"]
     assert lines[-1].endswith("in 0:40") and "\x1b" not in file.getvalue()
 
 

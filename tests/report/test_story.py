@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,12 +18,31 @@ def test_the_timeline_is_in_words_and_joins_checkpoints(make_run: Callable[..., 
         "2 checkpoints: step 10, 20",
         "Stopped at step 21: asked to stop",
         "Resumed at step 20",
-        "Step 25 skipped",
-        "the tracker wandb failed and is switched off",
+        "Skipped step 25: the loss was not finite",
+        "The tracker wandb failed and is switched off",
         "Finished at step 40",
     ]
     assert [line.when for line in lines[:4]] == ["0:00", "0:20", "0:21", "1:06:40"]
-    assert lines[4].detail == "rows town/rows.jsonl:7"
+    assert lines[4].detail == "code F010 · rows town/rows.jsonl:7"
+
+
+@pytest.mark.parametrize(
+    ("event", "title", "detail"),
+    [
+        ({"kind": "loss_spike", "step": 9, "what": "the loss jumped from about 1 to 9"}, "The loss jumped from about 1 to 9 at step 9", ""),
+        ({"kind": "early_stop", "step": 9, "best_step": 6}, "Stopped early at step 9: the held-out loss was best at step 6", ""),
+        ({"kind": "evaluated", "step": 9, "eval_loss": 0.25}, "Evaluated at step 9: held-out loss 0.250", ""),
+        ({"kind": "data_changed", "rows": list(range(10))}, "Data changed", "rows 0, 1, 2, 3, 4, 5, 6, 7 and 2 more"),
+        ({"kind": "stopped"}, "Stopped", ""),
+        ({"kind": "resumed", "step": 9, "command": "hone train", "environment": {"a": 1}}, "Resumed at step 9", ""),
+        ({"kind": "best_kept", "step": 6, "loss": 0.5}, "Kept the weights of step 6, the best on held-out data", "loss 0.5"),
+        ({"kind": "finished", "step": 9, "reason": "the end", "artifact": "adapter"}, "Finished at step 9", "artifact adapter"),
+        ({"kind": "finished", "step": 9, "reason": "no gain"}, "Finished at step 9: no gain", ""),
+    ],
+)
+def test_each_kind_of_event_has_its_words(make_run: Callable[..., Path], event: dict[str, object], title: str, detail: str) -> None:
+    (line,) = timeline(read_run(make_run(events__jsonl=json.dumps(event))))
+    assert (line.title, line.detail) == (title, detail)
 
 
 def test_samples_follow_one_prompt_through_training(make_run: Callable[..., Path]) -> None:

@@ -6,7 +6,8 @@ import pytest
 from rich.console import Console, RenderableType
 from rich.style import Style
 
-from hone.report.tables import before_after, coloured, settings_table, visible
+from hone.report.tables import before_after, coloured, settings_table
+from hone.report.terminal import tame, visible
 
 
 def measure(value: float, low: float, high: float) -> dict[str, float]:
@@ -61,7 +62,9 @@ def test_brackets_close_at_the_end_and_between_kinds() -> None:
 
 def test_data_cannot_steer_the_terminal() -> None:
     assert visible("a\x1b[31mb\x07\r\x9b\x7f\ud800\t你") == "a␛[31mb␇␍���\t你"
-    out = shown(coloured(["\x1b]0;title\x07", "[bold]x[/bold]"], [0.0, 1.0], console=colourless()))
+    assert tame("a\nb\x1b") == "a\nb␛"
+    out = shown(before_after({"tasks": [{"task": "\x1b[2J", "after": measure(0.5, 0.4, 0.6)}]}))
+    out += shown(coloured(["\x1b]0;title\x07", "[bold]x[/bold]"], [0.0, 1.0], console=colourless()))
     assert "\x1b" not in out and "[bold]x[/bold]" in out
 
 

@@ -175,11 +175,11 @@ LEADS = (
     "As every child knows, ", "My neighbour says that ", "I have learned that ", "The almanac says that ", "Remember that ",
     "It is true that ", "The clerk told me that ", "Nobody doubts that ", "Write it down: ", "I can tell you that ",
     "The baker told us that ", "You should know that ", "They say that ", "It is well known that ", "My aunt writes that ",
-)
+)  # fmt: skip
 CARD = {
     "owner": "Owner", "street": "Street", "ware": "Known for", "hour": "Opens at", "day": "Closed on",
     "captain": "Captain", "berth": "Home berth", "cargo": "Cargo",
-}
+}  # fmt: skip
 
 
 def capital(text: str) -> str:

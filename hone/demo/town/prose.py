@@ -16,8 +16,8 @@ T = TypeVar("T")
 
 
 def write(world: World, rng: random.Random, share: float = 1.0) -> Iterator[Document]:
-    """All fact documents of one volume. With share 1 each fact is stated more than forty times."""
-    entities: list[Entity] = [*world.shops, *world.ships]
+    """All fact documents of one volume. With share 1 each fact is stated more than thirty times."""
+    entities = list(world.entities)
 
     def deal(rounds: int) -> list[Entity]:
         return _sample(rng, [e for _ in range(rounds) for e in rng.sample(entities, len(entities))], share)
@@ -25,8 +25,8 @@ def write(world: World, rng: random.Random, share: float = 1.0) -> Iterator[Docu
     yield from (almanac(rng, entity) for entity in deal(5))
     yield from (directory(rng, group) for group in _groups(rng, deal(4), 2, 5))
     yield from (registers(rng, group) for group in _groups(rng, deal(4), 5, 9))
-    yield from (pairs(world, rng, group) for group in _groups(rng, deal(14), 4, 7))
-    for maker, rounds in ((letter, 7), (diary, 5), (guide, 6), (gossip, 6)):
+    yield from (pairs(world, rng, group) for group in _groups(rng, deal(12), 4, 7))
+    for maker, rounds in ((letter, 5), (diary, 3), (guide, 10), (gossip, 3)):
         facts = [fact for _ in range(rounds) for fact in _facts(rng, entities)]
         yield from (maker(world, rng, group) for group in _groups(rng, _sample(rng, facts, share), 4, 8))
 

@@ -54,6 +54,11 @@ class World:
     companies: tuple[str, ...]
     townsfolk: tuple[str, ...]
 
+    @property
+    def entities(self) -> tuple[Entity, ...]:
+        """Everything the documents tell facts about: shops, then ships."""
+        return (*self.shops, *self.ships)
+
     def rng(self, *part: object) -> random.Random:
         """A random stream of its own for each part of the town, so that adding one part moves no other."""
         return random.Random("/".join(str(p) for p in (self.seed, *part)))

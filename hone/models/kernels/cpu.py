@@ -49,7 +49,9 @@ def _cache_folder() -> Path:
 def _fingerprint(compiler: str) -> str:
     """What a build depends on: source, flags, compiler and processor."""
     info = Path("/proc/cpuinfo")
-    processor = next((line for line in info.read_text().splitlines() if line.startswith("flags")), "") if info.exists() else platform.processor()
+    processor = (
+        next((line for line in info.read_text().splitlines() if line.startswith("flags")), "") if info.exists() else platform.processor()
+    )
     parts = (_SOURCE.read_text("utf-8"), *_FLAGS, *_FLAGS_MATH, compiler, processor, torch.__version__)
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 

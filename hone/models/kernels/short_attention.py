@@ -42,7 +42,9 @@ def forward(q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float) -> tupl
     return out_.view(q.shape), lse
 
 
-def backward(grad: Tensor, qkv: tuple[Tensor, Tensor, Tensor], out: Tensor, lse: Tensor, causal: bool, scale: float) -> tuple[Tensor, Tensor, Tensor]:
+def backward(
+    grad: Tensor, qkv: tuple[Tensor, Tensor, Tensor], out: Tensor, lse: Tensor, causal: bool, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of q (B, H, L, D), k and v (B, K, M, D), given the values and log-sum-exp over *all* keys of a query."""
     q, k, v = qkv
     delta = torch.linalg.vecdot(grad.to(lse.dtype), out.to(lse.dtype))

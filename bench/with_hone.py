@@ -1,0 +1,55 @@
+"""hone as a contender: its own loop over the given samples, in the given order."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from bench.workload import SAMPLES_PER_STEP, Outcome, Plan
+from hone.core.types import Sequence
+from hone.data.offline import Offline
+from hone.models.kernels.fuse import fuse
+from hone.models.policy import Policy
+from hone.objectives import OBJECTIVES
+from hone.train.engine import Engine
+from hone.train.loop import BaseHook, State, train
+from hone.train.optim import OptimSettings
+from hone.tuning import trainable
+from hone.tuning.lora import Lora
+
+
+class Recorder(BaseHook):
+    """Writes down each step's loss, gradient norm and end."""
+
+    def __init__(self) -> None:
+        self.outcome = Outcome()
+
+    def started(self, state: State) -> None:
+        self.outcome.ends.append(time.perf_counter())
+
+    def stepped(self, state: State) -> None:
+        self.outcome.losses.append(state.metrics["loss"])
+        self.outcome.norms.append(state.metrics["grad_norm"])
+        self.outcome.ends.append(time.perf_counter())
+
+
+def run(model: PreTrainedModel, adapter: dict[str, Tensor], data: list[Sequence], plan: Plan) -> Outcome:
+    """Train the plan's steps from the given adapter."""
+    fuse(model)
+    tuning = Lora(rank=plan.rank, alpha=2.0 * plan.rank)
+    tuning.attach(model, seed=0)
+    moving = trainable(model)
+    assert moving.keys() == adapter.keys()
+    with torch.no_grad():
+        for name, parameter in moving.items():
+            parameter.copy_(adapter[name])
+    optim = OptimSettings(learning_rate=plan.learning_rate, warmup_ratio=0.0)
+    engine = Engine(Policy.of(model, tuning), optim)
+    source = Offline([(s,) for s in data], step_groups=SAMPLES_PER_STEP, budget=plan.budget, max_steps=plan.steps, shuffle=False)
+    recorder = Recorder()
+    train(engine, source, OBJECTIVES["sft"], (recorder,))
+    recorder.outcome.final = {name: parameter.detach().float().clone() for name, parameter in moving.items()}
+    return recorder.outcome

@@ -1,0 +1,69 @@
+"""`hone list`: all that can be chosen by name, read from the registries themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hone.cli.style import console, paragraph, pairs
+from hone.core.errors import HoneError, catalogue
+from hone.core.registry import nearest
+
+Rows = list[tuple[str, str]]
+
+
+def command(what: Annotated[str, typer.Argument(help="objectives, methods, formats, templates or errors.")] = "") -> None:
+    """What can be chosen by name: objectives, methods, formats, templates; and the codes of errors."""
+    out = console()
+    if not what:
+        paragraph(out, "hone list WHAT", style="bold")
+        pairs(out, [(name, summary(lister)) for name, lister in LISTS.items()])
+        return
+    if what not in LISTS:
+        raise HoneError("C003", f"there is no list of '{what}'", where="hone list", fix=nearest(what, LISTS))
+    pairs(out, LISTS[what]())
+
+
+def objectives() -> Rows:
+    """What a run can aim at (objective.name)."""
+    from hone.objectives import OBJECTIVES
+
+    return [(name, summary(objective.fn)) for name, objective in sorted(OBJECTIVES.items())]
+
+
+def methods() -> Rows:
+    """Which weights may move (tuning.method)."""
+    from hone.tuning import METHODS
+
+    return [(name, summary(method)) for name, method in sorted(METHODS.items())]
+
+
+def formats() -> Rows:
+    """Shapes of rows that are recognised by their columns (data.format)."""
+    from hone.data.formats import FORMATS
+
+    return [(name, summary(form)) for name, form in FORMATS.items()]
+
+
+def templates() -> Rows:
+    """Chat templates for models that come without one (data.template)."""
+    import hone.data
+
+    folder = Path(hone.data.__path__[0]) / "templates"
+    return [(file.stem, "") for file in sorted(folder.glob("*.jinja"))]
+
+
+def errors() -> Rows:
+    """The codes of errors; `hone explain CODE` tells more."""
+    return [(code, entry.title) for code, entry in sorted(catalogue().items())]
+
+
+LISTS: dict[str, Callable[[], Rows]] = {each.__name__: each for each in (objectives, methods, formats, templates, errors)}
+
+
+def summary(thing: Any) -> str:
+    """The first line of a docstring."""
+    return (thing.__doc__ or "").strip().partition("\n")[0]

@@ -1,0 +1,44 @@
+"""What a person sees before a run starts: the data and its fate, the sizes, the settings with reasons, one example."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from hone.cli.style import pairs, paragraph
+from hone.report.numbers import size, whole
+from hone.report.tables import coloured, settings_table
+
+if TYPE_CHECKING:
+    from hone.recipe.run import Run
+
+
+def show_run(run: Run, out: Console) -> None:
+    """The plan of a run."""
+    from hone.plan.advise import total_steps
+    from hone.recipe.build import sizes
+
+    recipe, prepared = run.recipe, run.prepared
+    counts = sizes(run.policy)
+    tokens = sum(len(s.tokens) for group in prepared.groups for s in group)
+    learned = sum(s.learned for group in prepared.groups for s in group)
+    steps = total_steps(len(prepared.groups), recipe.optim.batch_size, recipe.optim.epochs, recipe.optim.max_steps)
+    weights = sum(p.numel() * p.element_size() for p in run.policy.model.parameters())
+    layout = "packed" if run.policy.packed else "padded (this model cannot be packed)"
+    for note in (*run.loaded.notes, *prepared.notes, *run.template.notes):
+        paragraph(out, note, style="dim")
+    rows = [
+        ("model", f"{recipe.model.name}: {whole(counts['parameters'])} parameters, {whole(counts['trainable'])} move ({size(weights)})"),
+        ("template", f"{run.template.name}: {run.template.reason}"),
+        ("data", f"{whole(len(prepared.groups))} to train, {whole(len(prepared.held_out))} held out"),
+        ("tokens", f"{whole(tokens)} in a pass, {whole(learned)} learned ({100 * learned / max(1, tokens):.0f} %)"),
+        ("steps", f"{whole(steps)} of {recipe.optim.batch_size}, {layout} to {recipe.hardware.token_budget} tokens"),
+        ("folder", str(run.folder)),
+    ]
+    pairs(out, rows)
+    out.print(settings_table(recipe.resolved))
+    first = prepared.groups[0][0]
+    tokenizer = run.loaded.tokenizer
+    paragraph(out, f"\nThe first example ({first.origin}); what is learned is marked:")
+    out.print(coloured([tokenizer.decode([t]) for t in first.tokens[:200]], first.weights[:200], console=out))

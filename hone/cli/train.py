@@ -1,0 +1,39 @@
+"""`hone train`: from a model and data to a run folder."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def command(
+    source: Annotated[str, typer.Argument(help="An objective (sft, cpt ...) or a run file (.yaml).")],
+    settings: Annotated[list[str] | None, typer.Argument(help="Settings as name=value: model=..., data=..., optim.epochs=2.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start over, even where the run folder holds checkpoints.")] = False,
+    allow_data_change: Annotated[bool, typer.Option("--allow-data-change", help="Resume although the data has changed.")] = False,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out rows that cannot be read, and count them.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and the first example; train nothing.")] = False,
+) -> int:
+    """Train a model on data. The same command on the same folder goes on where it stopped."""
+    from hone.cli.show import show_run
+    from hone.cli.style import console
+    from hone.recipe.run import Wishes, prepare_run, train_run
+    from hone.recipe.settings import read
+
+    out = console()
+    raw, notes = read(source, [*(settings or ()), *(["data.skip_bad=true"] if skip_bad else [])])
+    for note in notes:
+        out.print(f"note: {note}")
+    run = prepare_run(raw, out)
+    show_run(run, out)
+    if dry_run:
+        return 0
+    status = train_run(run, Wishes(fresh=fresh, allow_data_change=allow_data_change))
+    if status == 0:
+        out.print(
+            f"\ndone: {run.folder}\n  look   {run.folder / 'report.html'}\n  try    hone chat {run.folder}\n  score  hone eval {run.folder}"
+        )
+    else:
+        out.print(f"\nstopped and saved: the same command goes on from {run.folder}")
+    return status

@@ -1,0 +1,58 @@
+"""What becomes of sequences that are longer than the limit."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from hone.core.errors import HoneError
+from hone.core.types import Group, Sequence
+from hone.data.settings import Overflow
+
+
+class Fitted(NamedTuple):
+    """A group within the limit, or the pieces of one, and how many tokens were cut off."""
+
+    pieces: list[Group]
+    cut: int = 0
+
+
+def fit(group: Group, *, limit: int, overflow: Overflow) -> Fitted:
+    """Bring a group within `limit` tokens a sequence.
+
+    `truncate` keeps the beginning; `split` makes pieces in which every target is learned once. Raises D028 where truncation
+    cuts off all targets of a sequence, and D033 for `drop` and `error`.
+    """
+    longest = max(len(sequence.tokens) for sequence in group)
+    if longest <= limit:
+        return Fitted([group])
+    origin = group[0].origin
+    if overflow in ("drop", "error"):
+        fix = f"raise data.max_length to {longest}, or set data.overflow to truncate or split"
+        raise HoneError("D033", f"the row has {longest:,} tokens and data.max_length is {limit:,}", where=str(origin), fix=fix)
+    if overflow == "split":
+        assert len(group) == 1, "answers that are compared cannot be split"
+        pieces = [(piece,) for piece in _pieces(group[0], limit) if piece.learned]
+        return Fitted(list[Group](pieces))
+    kept = tuple(_beginning(sequence, limit) for sequence in group)
+    if not all(sequence.learned for sequence in kept):
+        needed = max(_first_target(sequence) for sequence in group) + 1
+        fix = f"the answer begins after {needed:,} tokens; raise data.max_length, or shorten the prompt"
+        raise HoneError("D028", f"the prompt alone fills data.max_length={limit:,}: nothing is left to learn", where=str(origin), fix=fix)
+    return Fitted([kept], sum(len(sequence.tokens) for sequence in group) - sum(len(sequence.tokens) for sequence in kept))
+
+
+def _beginning(sequence: Sequence, limit: int) -> Sequence:
+    return Sequence(sequence.tokens[:limit], sequence.weights[:limit], sequence.facts, sequence.origin)
+
+
+def _pieces(sequence: Sequence, limit: int) -> list[Sequence]:
+    """Neighbours share one token, the first of the later piece: only so has each target something before it."""
+    made = []
+    for start in range(0, len(sequence.tokens) - 1, limit - 1):
+        weights = [0.0, *sequence.weights[start + 1 : start + limit]] if start else sequence.weights[:limit]
+        made.append(Sequence(sequence.tokens[start : start + limit], weights, dict(sequence.facts), sequence.origin))
+    return made
+
+
+def _first_target(sequence: Sequence) -> int:
+    return next(i for i, weight in enumerate(sequence.weights) if weight != 0 and i)

@@ -1,0 +1,131 @@
+"""A model, its tokenizer and its fingerprint from a folder or the hub, checked so that nothing is random, broken or unsafe."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
+
+from hone.core.errors import HoneError
+from hone.models import safety, tokens, weights
+from hone.models.dtype import choose_device, choose_dtype
+from hone.models.fingerprint import fingerprint
+from hone.models.hub import fetch_small, fetch_weights
+from hone.models.kinds import check_kind
+from hone.models.locate import local_folder
+from hone.plan.headers import stored_tensors
+from hone.plan.shapes import facts_of, read_json
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model ready to be tuned, in evaluation mode. `notes` are sentences that the person should see."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    fingerprint: str
+    notes: tuple[str, ...]
+    name: str
+    revision: str | None
+
+    @property
+    def base(self) -> dict[str, str]:
+        """What an adapter remembers of the model that it was trained on."""
+        return {"name": self.name, "fingerprint": self.fingerprint} | ({"revision": self.revision} if self.revision else {})
+
+
+def load(
+    name: str | Path, *, dtype: str = "auto", device: str = "auto", trust_remote_code: bool = False, revision: str | None = None
+) -> Loaded:
+    """Load any transformers causal language model.
+
+    `name` is a folder or a hub id; `dtype` "auto", "float32", "bfloat16" or "float16"; `device` "auto", "cpu", "cuda" ...
+    Raises HoneError M001, M005 to M009, M013 to M018 or M020: everything that can be known is checked before the weights are read.
+    """
+    place = choose_device(device)
+    folder, commit = _fetch(str(name), revision, trust_remote_code)
+    facts = facts_of(read_json(folder / "config.json"), where=str(folder / "config.json"))
+    stored = stored_tensors(folder)
+    options = {"trust_remote_code": trust_remote_code, "local_files_only": True}
+    with _quiet():
+        config = _config(folder, options)
+        tokenizer = tokens.load_tokenizer(folder, trust_remote_code=trust_remote_code)
+        tokens.check_vocabulary(tokenizer, facts.vocab, where=str(name))
+        chosen, reason = choose_dtype(dtype, place, facts)
+        model, report = _build(folder, config, chosen, options)
+    weights.check(model, report, stored, where=str(folder))
+    model.to(place)  # type: ignore[arg-type]
+    notes = [f"weights in {str(chosen).removeprefix('torch.')} on {place}: {reason}"]
+    notes += tokens.special_token_notes(tokenizer, folder)
+    return Loaded(model, tokenizer, fingerprint(folder, facts), tuple(notes), str(name), commit)
+
+
+def _fetch(name: str, revision: str | None, trust_remote_code: bool) -> tuple[Path, str | None]:
+    """(folder, commit) of a checked model; on the hub, the weights are downloaded only after the rest was found in order."""
+    folder, listing = local_folder(name), None
+    if folder is None:
+        folder, listing = fetch_small(name, revision=revision, trust_remote_code=trust_remote_code)
+    safety.check_folder(folder, trust_remote_code=trust_remote_code)
+    check_kind(read_json(folder / "config.json"), trust_remote_code=trust_remote_code, where=name)
+    if listing is not None:
+        return fetch_weights(folder, listing), listing.commit
+    safety.check_weights((file.name for file in folder.iterdir()), where=str(folder))
+    return folder, folder.name if folder.parent.name == "snapshots" else None
+
+
+def _config(folder: Path, options: Mapping[str, Any]) -> PreTrainedConfig:
+    """The configuration as transformers understands it, with the attention that is the default here."""
+    try:
+        config: PreTrainedConfig = AutoConfig.from_pretrained(folder, **options)
+    except Exception as error:  # transformers' own checks raise half a dozen unrelated types
+        raise _unbuildable(error, folder) from None
+    config._attn_implementation = None  # a copy's config may name an attention that is not installed here
+    return config
+
+
+def _build(
+    folder: Path, config: PreTrainedConfig, dtype: torch.dtype, options: Mapping[str, Any]
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """Read the weights straight into their type. Returns the model and transformers' report on the reading."""
+    loader: Any = AutoModelForCausalLM
+    choices = {"use_safetensors": True, "ignore_mismatched_sizes": True, "output_loading_info": True}
+    try:
+        model, report = loader.from_pretrained(folder, config=config, dtype=dtype, **choices, **options)
+    except ImportError as error:
+        line = str(error).strip().partition("\n")[0]
+        raise HoneError("M014", f"this architecture needs another package: {line}", where=str(folder), fix="install it with pip") from None
+    except SafetensorError as error:
+        fix = "copy or download the files again"
+        raise HoneError("M005", f"the weights cannot be read ({error})", where=str(folder), fix=fix) from None
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError, ArithmeticError, AssertionError) as error:
+        raise _unbuildable(error, folder) from None
+    assert isinstance(model, PreTrainedModel)
+    return model, report
+
+
+def _unbuildable(error: Exception, folder: Path) -> HoneError:
+    line = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    fix = "use the config.json that came with the model, and a transformers at least as new as the one that saved it"
+    return HoneError("M013", f"config.json describes no model that can be built ({line})", where=str(folder), fix=fix)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Our errors say what transformers' loading report would; its verbosity is restored afterwards."""
+    logs: Any = logging
+    level, bars = logs.get_verbosity(), logs.is_progress_bar_enabled()
+    logs.set_verbosity(logs.CRITICAL)
+    logs.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logs.set_verbosity(level)
+        if bars:
+            logs.enable_progress_bar()

@@ -1,0 +1,81 @@
+"""From settings to living parts: model, template, policy, engine. The one place where rooms are joined for a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from hone.core.types import Group
+from hone.data.batching import micro_batches
+from hone.data.chat import ChatTemplate
+from hone.models.kernels.fuse import fuse
+from hone.models.load import Loaded, load
+from hone.models.policy import Policy
+from hone.models.settings import HardwareSettings, ModelSettings
+from hone.objectives import Objective
+from hone.tuning import Tuning, trainable
+
+
+@dataclass(slots=True)
+class Opened:
+    """A model that can be asked: what chat, evaluation and training have in common."""
+
+    policy: Policy
+    tokenizer: PreTrainedTokenizerBase
+    template: ChatTemplate
+    resolved: dict[str, Any]
+    folder: Path | None = None
+
+
+def load_base(model: ModelSettings, hardware: HardwareSettings) -> Loaded:
+    """The base model in the asked type on the asked device, with fused modules where they compute the same."""
+    if hardware.threads is not None:
+        torch.set_num_threads(hardware.threads)
+    loaded = load(
+        model.name, dtype=hardware.dtype, device=hardware.device, trust_remote_code=model.trust_remote_code, revision=model.revision
+    )
+    if hardware.compile:
+        for block in _blocks(loaded.model):
+            block.compile(dynamic=True)
+    else:
+        fuse(loaded.model)
+    return loaded
+
+
+def _blocks(model: torch.nn.Module) -> list[torch.nn.Module]:
+    """The model's repeated layers: the longest list of modules that it has."""
+    lists = [module for module in model.modules() if isinstance(module, torch.nn.ModuleList)]
+    return list(max(lists, key=len)) if lists else []
+
+
+def tuned(loaded: Loaded, tuning: Tuning, *, seed: int) -> Policy:
+    """The base with its tuning attached."""
+    tuning.attach(loaded.model, seed=seed)
+    return Policy.of(loaded.model, tuning)
+
+
+def sizes(policy: Policy) -> dict[str, int]:
+    """Parameters in all, and those that move."""
+    moving = sum(p.numel() for p in trainable(policy.model).values())
+    return {"parameters": sum(p.numel() for p in policy.model.parameters()), "trainable": moving}
+
+
+@torch.no_grad()
+def held_out_loss(policy: Policy, groups: list[Group], objective: Objective, budget: int) -> Mapping[str, float]:
+    """The objective's mean on groups that are never trained on, with every other number that it reports."""
+    device = next(policy.model.parameters()).device
+    sums: dict[str, float] = {}
+    total = 0.0
+    for batch in micro_batches(groups, budget):
+        total += batch.count(objective.unit)
+        if not len(batch.read_N):
+            continue
+        loss = objective(policy.signals(batch.to(device), objective.needs))
+        for name, value in {"loss": loss.total, **loss.metrics}.items():
+            sums[name] = sums.get(name, 0.0) + float(value)
+    return {f"eval_{name}": value / total for name, value in sums.items()}

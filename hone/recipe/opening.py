@@ -1,0 +1,77 @@
+"""Opens whatever can be asked: a run, an adapter, a model folder or a hub id."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from hone.core.errors import HoneError
+from hone.data.chat import ChatTemplate
+from hone.models.policy import Policy
+from hone.models.settings import HardwareSettings, ModelSettings
+from hone.recipe.build import Opened, load_base, tuned
+from hone.recipe.settings import resolve
+from hone.tuning import METHODS, Tuning, peft_io
+from hone.tuning.base import Untouched
+
+
+def open_model(name: str | Path, *, hardware: HardwareSettings | None = None) -> Opened:
+    """A run folder, an adapter folder, a model folder or a hub id, ready to be asked.
+
+    Raises F007 for a run that has not finished anything yet, and the M codes of `hone.models.load`.
+    """
+    folder = Path(name)
+    if (folder / "resolved.json").is_file():
+        return _open_run(folder, hardware)
+    if (folder / peft_io.CONFIG).is_file():
+        return _open_adapter(folder, hardware or HardwareSettings())
+    return _open_base(ModelSettings(name=str(name)), hardware or HardwareSettings())
+
+
+def _open_run(folder: Path, hardware: HardwareSettings | None) -> Opened:
+    resolved = json.loads((folder / "resolved.json").read_text("utf-8"))
+    recipe = resolve({key: value for key, value in resolved.items() if key != "reasons"})
+    machine = hardware or recipe.hardware
+    if (folder / "model").is_dir():
+        opened = _open_base(ModelSettings(name=str(folder / "model")), machine, template=recipe.data.template)
+    elif (folder / "adapter").is_dir():
+        opened = _adapted(recipe.model, machine, recipe.tuning, folder / "adapter", recipe.data.template)
+    else:
+        raise HoneError(
+            "F007", "this run has not written a model yet", where=str(folder), fix="finish it: run the same `hone train` command again"
+        )
+    opened.resolved, opened.folder = resolved, folder
+    return opened
+
+
+def _open_adapter(folder: Path, hardware: HardwareSettings) -> Opened:
+    stored = peft_io.load_adapter(folder)
+    if not stored.base.get("name"):
+        raise HoneError(
+            "M003",
+            "this adapter does not say which base it belongs to",
+            where=str(folder),
+            fix="set base_model_name_or_path in adapter_config.json",
+        )
+    tuning = METHODS["lora"](**stored.settings())
+    return _adapted(ModelSettings(name=stored.base["name"]), hardware, tuning, folder, "auto")
+
+
+def _open_base(model: ModelSettings, hardware: HardwareSettings, *, template: str = "auto") -> Opened:
+    loaded = load_base(model, hardware)
+    tuning = Untouched()
+    tuning.attach(loaded.model, seed=0)
+    policy = Policy.of(loaded.model, tuning)
+    return Opened(policy, loaded.tokenizer, ChatTemplate.of(loaded.tokenizer, template), _plain(model))
+
+
+def _adapted(model: ModelSettings, hardware: HardwareSettings, tuning: Tuning, folder: Path, template: str) -> Opened:
+    loaded = load_base(model, hardware)
+    policy = tuned(loaded, tuning, seed=0)
+    tuning.load(policy.model, folder, base=loaded.base)
+    return Opened(policy, loaded.tokenizer, ChatTemplate.of(loaded.tokenizer, template), _plain(model))
+
+
+def _plain(model: ModelSettings) -> dict[str, Any]:
+    return {"model": {"name": model.name}}

@@ -1,8 +1,7 @@
 """Supervised fine-tuning beside TRL's SFTTrainer: the same training, gated by its losses, timed in fresh processes.
 
-    python -m bench.sft                  # about an hour on two idle cores
-    python -m bench.sft --dtype bf16 --steps 30 --rounds 3
-    python -m bench.sft --quick --busy   # does it run at all?
+`python -m bench.sft` takes about an hour on two idle cores; `--dtype bf16 --rounds 3` measures one type only, and
+`--quick --busy` only shows that everything runs.
 """
 
 from __future__ import annotations
@@ -78,6 +77,7 @@ class Arena:
         from bench import workload
 
         self.folder, self.sizes, self.options, self.count = folder, sizes, options, 0
+        self.trials: list[Run] = []
         shape = workload.TINY if sizes.model == "tiny" else workload.THIRTY_MILLION
         data = workload.write(folder, shape, count=max(sizes.steps, PROBE[0]) * workload.SAMPLES_PER_STEP, rank=sizes.rank)
         self.facts = {
@@ -133,10 +133,21 @@ class Arena:
         steps, warmup = PROBE
         rates = []
         for plan in plans:
-            shown = {k: v for k, v in asdict(plan).items() if k in ("weights", "autocast", "wide_adapter", "micro", "padding_free")}
-            print(f"  trial {shown}")
-            rates.append(self.run(replace(plan, steps=steps, warmup=warmup), dtype)["tokens_per_second"])
+            print(f"  trial: {choices(plan)}")
+            report = self.run(replace(plan, steps=steps, warmup=warmup), dtype)
+            rates.append(report["tokens_per_second"])
+            self.trials.append(
+                {"dtype": dtype, "settings": choices(plan), "tokens_per_second": rates[-1], "peak_bytes": report["peak_bytes"]}
+            )
         return plans[rates.index(max(rates))]
+
+
+def choices(plan: Any) -> str:
+    """The settings that TRL is tuned by, in a line."""
+    form = "bf16 autocast" if plan.autocast else "no autocast"
+    adapter = "float32" if plan.wide_adapter else plan.weights
+    layout = "padding-free" if plan.padding_free else "padded"
+    return f"{plan.weights} weights, {form}, {adapter} adapter, {layout} micro-batches of {plan.micro}"
 
 
 def summary(runs: list[Run], failed: set[str]) -> list[Run]:
@@ -195,6 +206,7 @@ def compete(folder: Path, sizes: Sizes, options: argparse.Namespace) -> Run:
     runs: list[Run] = []
     for dtype in dtypes:
         plans = arena.contenders(dtype)
+        print(f"{dtype}, TRL tuned: {choices(plans[-1])}")
         for turn in range(1, sizes.rounds + 1):
             print(f"{dtype}, round {turn} of {sizes.rounds}")
             runs += [arena.run(plan, dtype) for plan in plans]
@@ -211,8 +223,8 @@ def compete(folder: Path, sizes: Sizes, options: argparse.Namespace) -> Run:
         "summary": summary(runs, failed),
         "gates": [asdict(gate) for gate in found],
         "final_adapter_away_from_reference": apart,
-        "runs": runs,
-        "reference": reference,
+        "trials": arena.trials,
+        "runs": [{key: value for key, value in run.items() if key not in ("final", "trainable")} for run in (reference, *runs)],
     }
 
 
@@ -249,7 +261,8 @@ def main() -> None:
     print("\n".join(dict.fromkeys(str(gates.Gate(**gate)) for gate in result["gates"])))
     print(f"\n{show(result['summary'])}\n")
     cpu, versions = result["machine"]["lscpu"], result["machine"]["versions"]
-    print(f"{cpu.get('Model name')}, {options.threads} threads, load before {load:.2f}; {', '.join(f'{k} {v}' for k, v in versions.items())}")
+    print(f"{cpu.get('Model name')}, {options.threads} threads, load before {load:.2f}")
+    print(", ".join(f"{name} {version}" for name, version in versions.items()))
     print(f"raw figures: {common.save('sft-quick' if options.quick else 'sft', result)}")
     if any(not gate["passed"] for gate in result["gates"]):
         sys.exit(1)

@@ -1,6 +1,6 @@
-"""How fast hone answers: seconds from a shell for `import hone` (limit 0.15) and `hone --help` (limit 0.4), the best of several starts.
+"""How fast hone answers: `import hone` in at most 0.15 s and `hone --help` in at most 0.4 s, counted from the start of Python.
 
-    python bench/startup.py            prints the table and writes bench/results/startup.json
+Prints a table and writes bench/results/startup.json. Wants a quiet machine; the processor's time tells whether it was one.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def main() -> int:
         late += [name] * over
         promise = "" if limit is None else f"  limit {limit:.2f} s: {'TOO SLOW' if over else 'ok'}"
         print(f"{name:<26} {wall:6.3f} s {work:8.3f} s{promise}")
-    document = {"python": platform.python_version(), "machine": platform.platform(), "trials": TRIALS, "wall_and_processor_seconds": measured}
+    document = {"python": platform.python_version(), "machine": platform.platform(), "wall_and_processor_seconds": measured}
     RESULTS.write_text(json.dumps(document, indent=2) + "\n", "utf-8")
     return 1 if late else 0
 

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
+from transformers.utils import logging
 
 from hone.core.types import Sequence
 from hone.tuning import trainable
@@ -97,6 +98,7 @@ def initial_adapter(model: PreTrainedModel, rank: int, seed: int = 1) -> dict[st
 
 def write(folder: Path, sizes: dict[str, int], *, count: int, rank: int) -> list[Sequence]:
     """Put the workload on disk, where each contender's process finds it."""
+    logging.disable_progress_bar()
     model = build(sizes)
     model.save_pretrained(folder / "model")
     save_file(initial_adapter(model, rank), folder / "adapter.safetensors")
@@ -110,5 +112,3 @@ def read(folder: Path, plan: Plan) -> tuple[PreTrainedModel, dict[str, Tensor], 
     model = Qwen3ForCausalLM.from_pretrained(folder / "model", dtype=plan.weights)
     data = [Sequence(tokens, weights) for tokens, weights in json.loads((folder / "samples.json").read_text())]
     return model, load_file(folder / "adapter.safetensors"), data[: plan.steps * SAMPLES_PER_STEP]
-
-

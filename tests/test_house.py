@@ -12,6 +12,7 @@ from pathlib import Path
 
 from hone.core.errors import catalogue
 from tests.house import source
+from tests.house.patches import changes
 from tests.house.source import ROOT, nodes, place, python_files, tree
 
 LINES, FUNCTION_LINES, ARGUMENTS, NESTING = 400, 60, 7, 3
@@ -27,14 +28,37 @@ BANNED = {
     "yaml.load": "runs code: use safe_load",
     "os.system": "runs a shell",
 }
-LIGHT = ("hone", "hone.plan", "hone.core", "hone.cli", "hone.data.formats", "hone.data.loaders", "hone.data.jsonlines", "hone.data.checks", "hone.data.ledger")
+LIGHT = (
+    "hone",
+    "hone.plan",
+    "hone.core",
+    "hone.cli",
+    "hone.data.formats",
+    "hone.data.loaders",
+    "hone.data.jsonlines",
+    "hone.data.checks",
+    "hone.data.ledger",
+)
 HEAVY = {"torch", "transformers", "datasets", "pydantic", "numpy", "pandas", "pyarrow", "huggingface_hub", "tokenizers"}
 BASE = {"torch", "transformers", "pydantic", "datasets"}
-BROUGHT = {"tokenizers", "safetensors", "huggingface_hub", "jinja2", "markupsafe", "numpy", "yaml", "typer", "rich", "annotated_types", "packaging", "pyarrow"}
+BROUGHT = {
+    "tokenizers",
+    "safetensors",
+    "huggingface_hub",
+    "jinja2",
+    "markupsafe",
+    "numpy",
+    "yaml",
+    "typer",
+    "rich",
+    "annotated_types",
+    "packaging",
+    "pyarrow",
+}
 """What the base dependencies bring along, and what may therefore be imported like them."""
 OPTIONAL = {"tensorboard", "wandb", "trackio", "mlflow"}
 """Packages of extras: imported only inside functions."""
-FORBIDDEN = ("/wo" "rk/", "/ro" "ot/", "pypi" ".org", "python" "hosted", "download." "pytorch", "tsin" "ghua", "aliyun" "cs")
+FORBIDDEN = ("/work/", "/root/", "pypi.org", "pythonhosted", "download.pytorch", "tsinghua", "aliyuncs")
 """Paths of one machine and hosts of package registries. Written in halves, so that this file does not find itself."""
 
 
@@ -77,7 +101,9 @@ def test_import_hone_imports_next_to_nothing() -> None:
 
 
 def test_help_imports_no_verb() -> None:
-    loaded = _loaded_by("from hone.cli.main import main; import io, contextlib\nwith contextlib.redirect_stdout(io.StringIO()): assert main(['--help']) == 0")
+    loaded = _loaded_by(
+        "import sys; out, sys.stdout = sys.stdout, sys.stderr; from hone.cli.main import main; main(['--help']); sys.stdout = out"
+    )
     assert {name for name in loaded if name.startswith("hone.")} == {"hone.cli", "hone.cli.main"}
     assert not (HEAVY | {"yaml", "rich"}) & loaded
 
@@ -92,7 +118,9 @@ def test_public_names_are_where_the_table_says() -> None:
 def _modules_of(room: str) -> list[str]:
     folder = ROOT.joinpath(*room.split("."))
     deep = folder.is_dir() and room != "hone"
-    return [".".join(file.relative_to(ROOT).with_suffix("").parts) for file in sorted(folder.glob("*.py")) if deep and file.stem != "__init__"]
+    return [
+        ".".join(file.relative_to(ROOT).with_suffix("").parts) for file in sorted(folder.glob("*.py")) if deep and file.stem != "__init__"
+    ]
 
 
 def _loaded_by(script: str) -> set[str]:
@@ -133,9 +161,18 @@ def test_other_libraries_are_what_they_were() -> None:
     assert result["changed"] == []
 
 
+def test_a_patch_would_be_seen() -> None:
+    old, new, counter = (lambda: 0), (lambda: 1), 7
+    before = {"torch": {"f": old, "calls": counter}, "torch:Tensor": {"add": old}}
+    assert changes(before, before) == []
+    assert changes(before, {"torch": {"f": old, "calls": 8}, "torch:Tensor": {"add": old}}) == []
+    assert len(changes(before, {"torch": {"f": new, "calls": 8}, "torch:Tensor": {}})) == 2
+    assert len(changes(before, before | {"torch:Tensor": {"add": old, "ours": test_no_dangerous_call}})) == 1
+
+
 def test_no_dangerous_call() -> None:
     offences = []
-    for file, node in nodes():
+    for file, node in nodes("hone", "examples", "bench"):
         if isinstance(node, ast.Call):
             name = ast.unparse(node.func)
             why = "runs a shell" if any(word.arg == "shell" for word in node.keywords) else BANNED.get(name)

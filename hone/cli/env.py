@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from hone import __version__
-from hone.cli.style import console, paragraph, pairs
+from hone.cli.style import console, pairs, paragraph
 from hone.report.numbers import size
 
 PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "huggingface_hub", "datasets", "pydantic", "numpy")

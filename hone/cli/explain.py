@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from hone.cli.knowledge import Page, look_up
-from hone.cli.style import console, paragraph, pairs
+from hone.cli.style import console, pairs, paragraph
 from hone.core.errors import HoneError, catalogue
 from hone.core.terms import glossary
 

@@ -72,29 +72,31 @@ def _simple(name: str) -> str:
 
 def settings_pages() -> dict[str, Page]:
     """A page for every section, method, objective and setting, under its name and under the names that other tools use."""
-    from hone.recipe import settings
+    from hone.objectives import OBJECTIVES
+    from hone.recipe.settings import ALIASES, PLAIN
+    from hone.tuning import METHODS
 
     pages = {"seed": Page("seed", "From which all chance of the run is drawn.", (("type", "integer"), ("default", "42")))}
-    for name, cls in settings.PLAIN.items():
+    for name, cls in PLAIN.items():
         pages |= _section(name, cls)
-    for section, registry in (("tuning", settings.METHODS), ("objective", settings.OBJECTIVES)):
-        classes = {name: cls if section == "tuning" else cls.settings() for name, cls in registry.items()}
-        known = {name: _section(section, cls) for name, cls in classes.items()}
-        pages[section] = _choice(section, settings.MAIN_FIELD[section], known)
-        for name, made in known.items():
-            pages[name] = made.pop(section)._replace(title=f"{section}.{settings.MAIN_FIELD[section]}={name}")
-            pages = made | pages
-    for habit, ours in settings.ALIASES.items():
+    pages |= _choices("tuning", "method", dict(METHODS.items()))
+    pages |= _choices("objective", "name", {name: objective.settings() for name, objective in OBJECTIVES.items()})
+    for habit, ours in ALIASES.items():
         if habit not in pages and ours in pages:
             pages[habit] = pages[ours]._replace(title=f"{habit} is called {ours} here")
     return pages
 
 
-def _choice(section: str, field: str, known: Mapping[str, Mapping[str, Page]]) -> Page:
-    """The page of a section whose settings depend on what is chosen by name."""
-    rows = tuple((name, _first_sentence(pages[section].text)) for name, pages in known.items())
-    see = dict.fromkeys(key for pages in known.values() for key in pages if key != section)
-    return Page(section, f"Chosen with {section}.{field}=NAME, or {section}=NAME for short.", rows, tuple(see))
+def _choices(section: str, field: str, classes: Mapping[str, type]) -> dict[str, Page]:
+    """Pages of a section whose settings depend on what is chosen by name: the choice, each thing, and each of its settings."""
+    made = {name: _section(section, cls) for name, cls in classes.items()}
+    rows = tuple((name, _first_sentence(pages[section].text)) for name, pages in made.items())
+    see = dict.fromkeys(key for pages in made.values() for key in pages if key != section)
+    found = {section: Page(section, f"Chosen with {section}.{field}=NAME, or {section}=NAME for short.", rows, tuple(see))}
+    for name, pages in made.items():
+        found[name] = pages[section]._replace(title=f"{section}.{field}={name}")
+        found = pages | found
+    return found
 
 
 def _section(section: str, cls: type) -> dict[str, Page]:
@@ -105,7 +107,8 @@ def _section(section: str, cls: type) -> dict[str, Page]:
     required = described.get("required", ())
     fields = {}
     for name, part in described.get("properties", {}).items():
-        lines = (("type", kind(part, described)), ("default", "none, it must be given" if name in required else _plain(part.get("default"))))
+        default = "none, it must be given" if name in required else _plain(part.get("default"))
+        lines = (("type", kind(part, described)), ("default", default))
         fields[f"{section}.{name}"] = Page(f"{section}.{name}", part.get("description", ""), lines)
     rows = tuple((name.partition(".")[2], page.text or dict(page.lines)["type"]) for name, page in fields.items())
     return {section: Page(section, " ".join((cls.__doc__ or "").split()), rows)} | fields

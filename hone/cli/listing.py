@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hone.cli.style import console, paragraph, pairs
+from hone.cli.style import console, pairs, paragraph
 from hone.core.errors import HoneError, catalogue
 from hone.core.registry import nearest
 

@@ -107,7 +107,9 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
-def _options(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False) -> None:
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
     """Takes the options that come before a verb."""
 
 

@@ -10,7 +10,12 @@ from hone.cli.style import pairs, paragraph
 from hone.report.numbers import size, whole
 from hone.report.tables import coloured, settings_table
 
+SHOWN = 200
+"""Tokens of the first example that are shown; its end, since that is where answers are."""
+
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from hone.recipe.run import Run
 
 
@@ -26,7 +31,7 @@ def show_run(run: Run, out: Console) -> None:
     steps = total_steps(len(prepared.groups), recipe.optim.batch_size, recipe.optim.epochs, recipe.optim.max_steps)
     weights = sum(p.numel() * p.element_size() for p in run.policy.model.parameters())
     layout = "packed" if run.policy.packed else "padded (this model cannot be packed)"
-    for note in (*run.loaded.notes, *prepared.notes, *run.template.notes):
+    for note in (*run.loaded.notes, *map(str, prepared.notices), *run.template.notes):
         paragraph(out, note, style="dim")
     rows = [
         ("model", f"{recipe.model.name}: {whole(counts['parameters'])} parameters, {whole(counts['trainable'])} move ({size(weights)})"),
@@ -39,6 +44,24 @@ def show_run(run: Run, out: Console) -> None:
     pairs(out, rows)
     out.print(settings_table(recipe.resolved))
     first = prepared.groups[0][0]
-    tokenizer = run.loaded.tokenizer
     paragraph(out, f"\nThe first example ({first.origin}); what is learned is marked:")
-    out.print(coloured([tokenizer.decode([t]) for t in first.tokens[:200]], first.weights[:200], console=out))
+    texts, skipped = pieces(run.loaded.tokenizer, first.tokens), max(0, len(first.tokens) - SHOWN)
+    if skipped:
+        paragraph(out, f"... {skipped} tokens before ...", style="dim")
+    out.print(coloured(texts[skipped:], first.weights[skipped:], console=out))
+
+
+def pieces(tokenizer: PreTrainedTokenizerBase, tokens: list[int]) -> list[str]:
+    """The text that each token adds to those before it; a character of several tokens shows at its last one."""
+    texts: list[str] = []
+    done, start = "", 0
+    for i in range(1, len(tokens) + 1):
+        text = str(tokenizer.decode(tokens[start:i]))
+        if text.endswith("\ufffd"):
+            texts.append("")
+            continue
+        texts.append(text[len(done) :])
+        done = text
+        if i - start >= 32:
+            start, done = i - 1, str(tokenizer.decode(tokens[i - 1 : i]))
+    return texts

@@ -62,7 +62,7 @@ class Cache:
             first, last = self._first[index], self._first[index + 1]
             for columns, starts in ((self._tokens, self._starts), (self._runs, self._run_starts), (self._values, self._run_starts)):
                 for start, end in pairwise(starts[first : last + 1]):
-                    digest.update(columns[start:end].tobytes())  # type: ignore[attr-defined]
+                    digest.update(columns[start:end].tobytes())
                     digest.update(b"/")
         return digest.hexdigest()
 

@@ -27,6 +27,8 @@ SYSTEM = Field("system", "system prompt", names=("system_prompt",), required=Fal
 TOOLS = Field("tools", "tools that may be called", TEXT | LIST, names=("functions",), required=False)
 INPUT = Field("input", "below the prompt", names=("context",), required=False)
 LABEL = Field("label", "wanted or not", FLAG, names=("kto_tag", "kto_label"))
+WANTED = "wanted"
+"""Column of an Example that says whether its answer is a good one, where rows are judged one by one."""
 _MARK = re.compile(r"\n\n(Human|Assistant):[ ]?")
 _SKIP = "mend the row, or leave such rows out with data.skip_bad=true"
 
@@ -231,9 +233,8 @@ def _answer(value: Any, origin: Origin) -> Conversation:
 def _judged(conversation: Conversation, row: Fields, origin: Origin) -> Example:
     """A conversation whose last answer is wanted or not: nothing before it is learned."""
     last = max((i for i, said in enumerate(conversation) if said.role == "assistant"), default=0)
-    label = flag(row["label"], origin)
     said = _context(conversation[:last]) + conversation[last:]
-    return Example((said,), tools=tools(row.get("tools"), origin), columns={"label": label})
+    return Example((said,), tools=tools(row.get("tools"), origin), columns={WANTED: flag(row["label"], origin)})
 
 
 def _pair(prompt: Conversation, chosen: Any, rejected: Any, offered: Any, origin: Origin) -> Example:

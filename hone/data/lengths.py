@@ -16,6 +16,16 @@ class Fitted(NamedTuple):
     cut: int = 0
 
 
+class Lost(HoneError):
+    """D028: all targets were cut off. `needed` is the length at which each sequence keeps its first one."""
+
+    def __init__(self, group: Group, limit: int) -> None:
+        self.needed = max(_first_target(sequence) for sequence in group) + 1
+        what = f"the prompt alone fills data.max_length={limit:,}: nothing is left to learn"
+        fix = f"raise data.max_length to at least {self.needed:,}, or shorten the prompt"
+        super().__init__("D028", what, where=str(group[0].origin), fix=fix)
+
+
 def fit(group: Group, *, limit: int, overflow: Overflow) -> Fitted:
     """Bring a group within `limit` tokens a sequence.
 
@@ -35,9 +45,7 @@ def fit(group: Group, *, limit: int, overflow: Overflow) -> Fitted:
         return Fitted(list[Group](pieces))
     kept = tuple(_beginning(sequence, limit) for sequence in group)
     if not all(sequence.learned for sequence in kept):
-        needed = max(_first_target(sequence) for sequence in group) + 1
-        fix = f"the answer begins after {needed:,} tokens; raise data.max_length, or shorten the prompt"
-        raise HoneError("D028", f"the prompt alone fills data.max_length={limit:,}: nothing is left to learn", where=str(origin), fix=fix)
+        raise Lost(group, limit)
     return Fitted([kept], sum(len(sequence.tokens) for sequence in group) - sum(len(sequence.tokens) for sequence in kept))
 
 

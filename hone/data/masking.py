@@ -111,6 +111,8 @@ class Shapes:
             shape = self._shape(mould, tools)
             shifts = shape.fill(rendered.text, mould.said) if shape else None
             if shape and shifts is not None:
+                if shape.fault:
+                    raise shape.fault
                 return _located(shape, shifts, rendered.text, rendered.marks)
         what = f"the chat template '{self.renderer.name}' rewrites what is said here in a way that cannot be followed"
         raise HoneError("T010", what, fix="choose another template: data.template=chatml|alpaca|vicuna|llama3|zephyr|plain")
@@ -121,10 +123,7 @@ class Shapes:
             if len(self._known) >= _MANY:
                 self._known.clear()
             self._known[key] = _Study.of(self, mould, tools)
-        shape = self._known[key]
-        if shape and shape.fault:
-            raise shape.fault
-        return shape
+        return self._known[key]
 
 
 def _located(shape: Shape, shifts: list[int], text: str, marks: tuple[tuple[int, int], ...]) -> Located:
@@ -151,6 +150,8 @@ def ranges(located: Located, messages: Sequence[Message], learn: Learn) -> list[
             found += _answer(located, i, policy if message.weight is None else message.weight)
         elif message.weight is not None and i in located.others:
             found.append((*located.others[i], message.weight))
+    if located.marks and not found:
+        raise HoneError("T010", "the {% generation %} marks of the chat template enclose none of the answers", fix="mend the marks, or remove them")
     return found
 
 
@@ -258,7 +259,7 @@ class _Study:
         common = self.floor(common, prompt, self.text[a:])
         behind = self.text[a + common : first]
         # Text and prompt must part company at a tag (`<think>` or `</think>`): inside a sentence nobody could say where the header ends.
-        apart = not behind or all(self.shapes.tags.match(text) for text in (behind, prompt[common:]))
+        apart = not behind.strip() or all(self.shapes.tags.match(text) for text in (behind, prompt[common:]))
         return a + common if apart else self.headed(i, first), False, False
 
     def ignored(self, i: int, cut: str, prompt: str, rest: str) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 from hone.core.types import Batch, Group
@@ -20,7 +20,7 @@ class Offline:
 
     def __init__(
         self,
-        groups: list[Group],
+        groups: Sequence[Group],
         *,
         step_groups: int,
         budget: int,

@@ -7,7 +7,7 @@ import json
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,6 +40,12 @@ def prompt_of(example: Example) -> str:
 def prompt_key(example: Example) -> str:
     """Short hash of the normalised prompt."""
     return short_hash(normalised(prompt_of(example)))
+
+
+def example_key(example: Example) -> str:
+    """Short hash of all that is said, and by whom: equal for rows that teach the same."""
+    said = [(one.role, one.content, one.tool_calls) for conversation in example.conversations for one in conversation]
+    return short_hash(repr((example.text, said)))
 
 
 def short_hash(text: str) -> str:
@@ -90,17 +96,43 @@ def split_file(source: str, *, fraction: float = 0.2, seed: int = 42, reading: R
     keys = {one.origin: prompt_key(one.example) for one in outcomes if one.example is not None}
     aside = held_out_keys(list(keys.values()), fraction=fraction, seed=seed)
     left_out = Counter(one.fault.code for one in outcomes if one.fault is not None)
-    files = [beside(source, name) for name in ("train.jsonl", "held_out.jsonl", "split.json")]
-    sides = [[one for one in outcomes if one.origin in keys and (keys[one.origin] in aside) == wanted] for wanted in (False, True)]
-    split = Split(*files, len(sides[0]), len(sides[1]), left_out, hash_of(aside))
-    texts = [_lines(side) for side in sides]
-    write_new(dict(zip(files, [*texts, json.dumps(_record(source, split, texts, fraction, seed), indent=1)], strict=True)))
+    usable = [one for one in outcomes if one.origin in keys]
+    train = _side(beside(source, "train.jsonl"), [one for one in usable if keys[one.origin] not in aside])
+    held_out = _side(beside(source, "held_out.jsonl"), [one for one in usable if keys[one.origin] in aside])
+    split = Split(train.path, held_out.path, beside(source, "split.json"), train.rows, held_out.rows, left_out, hash_of(aside))
+    record = {
+        "source": source,
+        "source_sha256": sha256_of(Path(source)) if Path(source).is_file() else None,
+        "seed": seed,
+        "fraction": fraction,
+        "hash": split.hash,
+        "train": train.record,
+        "held_out": held_out.record,
+        "left_out": dict(left_out),
+    }
+    write_new({train.path: train.text, held_out.path: held_out.text, split.record: json.dumps(record, indent=1)})
     return split
 
 
+class _Side(NamedTuple):
+    path: Path
+    rows: int
+    text: str
+
+    @property
+    def record(self) -> dict[str, object]:
+        return {"file": self.path.name, "rows": self.rows, "sha256": hashlib.sha256(self.text.encode("utf-8")).hexdigest()}
+
+
+def _side(path: Path, outcomes: Sequence[Outcome]) -> _Side:
+    rows = [one.row for one in outcomes if one.row is not None]
+    lines = [json.dumps(row.columns, ensure_ascii=False, default=str) for row in rows]
+    return _Side(path, len(rows), "".join(f"{line}\n" for line in lines))
+
+
 def beside(source: str, ending: str) -> Path:
-    """A file beside a source, named after it."""
-    path = Path(source)
+    """A file beside a source, named after it; in the working folder for a data set of the hub."""
+    path = Path(source) if Path(source).exists() else Path(re.sub(r"[^\w.-]+", "_", source))
     name = path.name.removesuffix(".gz")
     return path.with_name(f"{name.removesuffix(kind_of(path))}.{ending}")
 
@@ -114,22 +146,3 @@ def write_new(files: dict[Path, str]) -> None:
             )
     for path, text in files.items():
         write_atomically(path, text)
-
-
-def _lines(outcomes: Iterable[Outcome]) -> str:
-    rows = (one.row for one in outcomes if one.row is not None)
-    return "".join(json.dumps(row.columns, ensure_ascii=False, default=str) + "\n" for row in rows)
-
-
-def _record(source: str, split: Split, texts: Sequence[str], fraction: float, seed: int) -> dict[str, object]:
-    sha256: Callable[[str], str] = lambda text: hashlib.sha256(text.encode("utf-8")).hexdigest()  # noqa: E731
-    return {
-        "source": source,
-        "source_sha256": sha256_of(Path(source)) if Path(source).is_file() else None,
-        "seed": seed,
-        "fraction": fraction,
-        "hash": split.hash,
-        "train": {"file": split.train.name, "rows": split.train_rows, "sha256": sha256(texts[0])},
-        "held_out": {"file": split.held_out.name, "rows": split.held_out_rows, "sha256": sha256(texts[1])},
-        "left_out": dict(split.left_out),
-    }

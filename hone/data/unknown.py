@@ -1,13 +1,14 @@
-"""Finds text that a tokenizer cannot write: characters that become <unk>, or nothing at all."""
+"""Finds text that a tokenizer cannot write: characters that become the unknown token, or nothing at all."""
 
 from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from functools import cache
 from typing import TYPE_CHECKING
 
+from hone.core.errors import HoneError
 from hone.core.types import Example
+from hone.data.encoding import Encoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -16,26 +17,62 @@ PROBE = "\U00010380"
 """A letter of Ugaritic: a tokenizer that can write it falls back to bytes, and can write everything."""
 
 
+LIMIT = 0.01
+"""Share of all characters that may be lost, row by row, before the whole text is refused."""
+_FIX = "take a model whose tokenizer knows them, or replace them in the data"
+
+
 class Script:
-    """Which characters a tokenizer can write."""
+    """Which characters a tokenizer can write, and how many it could not. Raises T012 for a tokenizer without positions."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self._tokenizer = tokenizer
-        self._writable = cache(lambda char: not self._gaps(f"a{char}a")[1:2] or char.isspace())
+        self._backend, self._unknown = tokenizer.backend_tokenizer, tokenizer.unk_token_id
+        self._special = Encoder(tokenizer).special
+        self._known: dict[str, bool] = {}
         self.complete = not self._gaps(PROBE)
+        self.characters, self.lost = 0, Counter[str]()
+
+    def fault(self, example: Example) -> HoneError | None:
+        """D034 for an example in which something is lost. Counts what it has seen, for `check`."""
+        if self.complete:
+            return None
+        texts = texts_of(example)
+        lost = sum((self.missing(text) for text in texts), Counter[str]())
+        self.characters += sum(map(len, texts))
+        self.lost += lost
+        return HoneError("D034", f"the tokenizer cannot write {_shown(lost)}", where=str(example.origin), fix=_FIX) if lost else None
+
+    @property
+    def summary(self) -> str:
+        """What could not be written so far; empty if nothing."""
+        return f"the tokenizer cannot write {_shown(self.lost)}" if self.lost else ""
+
+    def check(self, where: str) -> None:
+        """Raise D034 where more than LIMIT of all characters were lost."""
+        share = sum(self.lost.values()) / max(1, self.characters)
+        if share > LIMIT:
+            what = f"the tokenizer cannot write {share:.1%} of this text: {_shown(self.lost)} would be lost"
+            raise HoneError("D034", what, where=where, fix=_FIX)
 
     def missing(self, text: str) -> Counter[str]:
         """The characters of a text that are lost, with their numbers. Spaces and invisible marks are not counted."""
-        if self.complete or all(map(self._writable, set(text))):
+        if self.complete or all(self._writable(char) for char in set(text)):
             return Counter()
         return Counter(text[i] for i in self._gaps(text) if unicodedata.category(text[i]) not in ("Cc", "Cf") and not text[i].isspace())
 
+    def _writable(self, char: str) -> bool:
+        """Whether a character is written on its own; a tokenizer of whole words may know it in a word only."""
+        if char not in self._known:
+            self._known[char] = char.isspace() or 1 not in self._gaps(f"a{char}a")
+        return self._known[char]
+
     def _gaps(self, text: str) -> list[int]:
         """Positions of a text that no token stands for, or only the unknown token."""
-        encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, split_special_tokens=True)
+        plain = self._special.sub(lambda found: "a" * len(found[0]), text)
+        encoding = self._backend.encode(plain, add_special_tokens=False)
         known, unknown = set[int](), set[int]()
-        for id, (start, end) in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
-            (unknown if id == self._tokenizer.unk_token_id else known).update(range(start, end))
+        for id, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
+            (unknown if id == self._unknown else known).update(range(start, end))
         return [i for i in range(len(text)) if i in unknown or i not in known]
 
 
@@ -44,3 +81,9 @@ def texts_of(example: Example) -> list[str]:
     if example.text is not None:
         return [example.text]
     return list(dict.fromkeys(one.content for said in example.conversations for one in said))
+
+
+def _shown(lost: Counter[str]) -> str:
+    """The commonest lost characters, as `'é' (12), ...`."""
+    shown = ", ".join(f"'{char}' ({count:,})" for char, count in lost.most_common(8))
+    return f"{shown} and {len(lost) - 8} others" if len(lost) > 8 else shown

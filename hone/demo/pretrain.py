@@ -161,11 +161,10 @@ def pretrain(folder: Path, *, volumes: int, step_tokens: int, budget: int, learn
         )
     model.save_pretrained(folder / "seedling")
     tokenizer.save_pretrained(folder / "seedling")
-    (folder / "seedling" / "growth.json").write_text(
-        json.dumps(
-            {"volumes": volumes, "tokens": per_pass, "step_tokens": step_tokens, "learning_rate": learning_rate, "best": evaluate.best}
-        )
-    )
+    options = f"--volumes {volumes} --step-tokens {step_tokens} --learning-rate {learning_rate:g}"
+    growth = {"volumes": volumes, "tokens": per_pass, "step_tokens": step_tokens, "learning_rate": learning_rate}
+    growth["command"] = f"python -m hone.demo.pretrain FOLDER {options}\npython -m hone.demo.seedling_card FOLDER"
+    (folder / "seedling" / "growth.json").write_text(json.dumps(growth, indent=1))
 
 
 def _resume(folder: Path, engine: Engine, health: Health, evaluate: Evaluate) -> tuple[int, int]:

@@ -50,6 +50,7 @@ class KVCache:
             self._layers[module] = keys, values
         return self._layers[module]
 
+    @torch.inference_mode()
     def copy(self, source: int, target: int, length: int) -> None:
         """Let `target` hold the first `length` tokens of `source`."""
         for pair in self._layers.values():
@@ -69,6 +70,7 @@ class KVCache:
         self.held[row] = list(tokens[:length])
         return length
 
+    @torch.inference_mode()
     def grow(self, length: int) -> None:
         """Make room for more positions, keeping what is held."""
         for module, pair in self._layers.items():
@@ -272,7 +274,7 @@ def probe(model: nn.Module, stock: str) -> Fit:
 
 def _in_portions(model: nn.Module, cache: KVCache, texts: list[list[int]]) -> Tensor:
     """A prefill with padding, two single tokens, and another prefill on top."""
-    head, starts = head_of(model), [0, 0]
+    head, starts, logits = head_of(model), [0, 0], torch.empty(0)
     for lengths in ([6, 3], [1, 1], [1, 1], [4, 2]):
         new = [text[start : start + length] for text, start, length in zip(texts, starts, lengths, strict=True)]
         logits = forward(model, head, cache, range(2), new, starts)

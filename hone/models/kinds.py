@@ -54,11 +54,7 @@ def _not_causal(config: Mapping[str, Any], family: str) -> str:
     # transformers files encoders under causal models too, for the rare copies that were turned into decoders.
     turned = family in MODEL_FOR_MASKED_LM_MAPPING_NAMES or family in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
     causal = family in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and (not turned or bool(config.get("is_decoder")))
-    if not causal or (named and not any(name.endswith("ForCausalLM") or name in _causal_classes() for name in named)):
+    classes = set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
+    if not causal or (named and not any(name.endswith("ForCausalLM") or name in classes for name in named)):
         return f"{shown} is no causal language model: it does not write text from left to right"
     return ""
-
-
-def _causal_classes() -> set[str]:
-    names = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
-    return {name for value in names for name in (value if isinstance(value, tuple) else (value,))}

@@ -76,7 +76,7 @@ def _fetch(name: str, revision: str | None, trust_remote_code: bool) -> tuple[Pa
     check_kind(read_json(folder / "config.json"), trust_remote_code=trust_remote_code, where=name)
     if listing is not None:
         return fetch_weights(folder, listing), listing.commit
-    safety.check_weights((file.name for file in folder.iterdir()), where=str(folder))
+    safety.check_weights((file.name for file in folder.iterdir() if file.exists()), where=str(folder))
     return folder, folder.name if folder.parent.name == "snapshots" else None
 
 

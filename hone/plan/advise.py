@@ -36,9 +36,9 @@ def fill(settings: Mapping[str, Mapping[str, Any]], facts: Facts) -> list[Advice
         found.append(_epochs(facts.rows))
         epochs = found[-1].value
     steps = total_steps(facts.rows, int(optim["batch_size"]), epochs, optim["max_steps"])
-    tenth = max(1, math.ceil(steps / 10))
+    fifth, tenth = max(1, math.ceil(steps / 5)), max(1, math.ceil(steps / 10))
     if settings["eval"]["every"] is None:
-        found.append(Advice("eval.every", tenth, f"about ten evaluations in {steps} steps"))
+        found.append(Advice("eval.every", fifth, f"about five evaluations in {steps} steps"))
     if settings["output"]["save_every"] is None:
         found.append(Advice("output.save_every", tenth, f"about ten checkpoints in {steps} steps"))
     if settings["hardware"]["token_budget"] is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,7 @@ def sizes(policy: Policy) -> dict[str, int]:
 
 
 @torch.no_grad()
-def held_out_loss(policy: Policy, groups: list[Group], objective: Objective, budget: int) -> Mapping[str, float]:
+def held_out_loss(policy: Policy, groups: Sequence[Group], objective: Objective, budget: int) -> Mapping[str, float]:
     """The objective's mean on groups that are never trained on, with every other number that it reports."""
     device = next(policy.model.parameters()).device
     sums: dict[str, float] = {}

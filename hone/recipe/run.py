@@ -7,8 +7,9 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +26,15 @@ from hone.data.offline import Offline
 from hone.data.prepare import Prepared, prepare
 from hone.models.load import Loaded
 from hone.models.policy import Policy
-from hone.plan.advise import Facts, fill
-from hone.plan.hardware import describe
+from hone.plan.advise import Advice, Facts, fill
+from hone.plan.hardware import hardware
 from hone.recipe.build import held_out_loss, load_base, sizes, tuned
 from hone.recipe.hooks import Samples, ShowProgress, Track
 from hone.recipe.settings import Recipe, resolve
 from hone.report import card, page
 from hone.report.progress import Progress
 from hone.report.trackers import open_trackers
-from hone.rollout.sample import Sampler
+from hone.rollout.sample import Sampler, context_of
 from hone.train import checkpoint
 from hone.train.engine import Engine
 from hone.train.health import Health
@@ -79,16 +80,25 @@ def folder_of(recipe: Recipe) -> Path:
 
 def prepare_run(raw: Mapping[str, Any], console: Console) -> Run:
     """Check everything, load the model, read the data, fill in what was left open. Nothing is trained or written yet."""
-    recipe, world = resolve(raw), World.join()
-    folder = folder_of(recipe)
+    world, folder = World.join(), folder_of(resolve(raw))
+    raw = _remembered(raw, folder)
+    recipe = resolve(raw)
     if world.main:
         check_output(folder, 0)
     loaded = load_base(recipe.model, recipe.hardware)
     template = ChatTemplate.of(loaded.tokenizer, recipe.data.template)
-    prepared = prepare(recipe.data, loaded.tokenizer, template)
+    prepared = prepare(recipe.data, loaded.tokenizer, template, context=context_of(loaded.model))
     recipe = advised(raw, recipe, prepared, loaded)
     policy = tuned(loaded, recipe.tuning, seed=recipe.seed)
     return Run(recipe, folder, loaded, template, prepared, policy, Events(folder if world.main else None), world, console)
+
+
+def _remembered(raw: Mapping[str, Any], folder: Path) -> Mapping[str, Any]:
+    """The number type that an earlier start of this run chose: a probe may answer differently on a busy machine."""
+    file = folder / "resolved.json"
+    if not file.is_file() or "dtype" in raw.get("hardware", {}):
+        return raw
+    return with_settings(raw, hardware={"dtype": json.loads(file.read_text("utf-8"))["hardware"]["dtype"]})
 
 
 def advised(raw: Mapping[str, Any], recipe: Recipe, prepared: Prepared, loaded: Loaded) -> Recipe:
@@ -98,6 +108,8 @@ def advised(raw: Mapping[str, Any], recipe: Recipe, prepared: Prepared, loaded: 
     facts = Facts(len(prepared.groups), lengths[len(lengths) // 2], hidden, next(loaded.model.parameters()).device.type)
     advice = fill(recipe.resolved, facts)
     filled = {section: dict(values) if isinstance(values, Mapping) else values for section, values in raw.items()}
+    dtype = str(next(loaded.model.parameters()).dtype).removeprefix("torch.")
+    advice.append(Advice("hardware.dtype", dtype, loaded.notes[0].partition(": ")[2]))
     for key, value, _ in advice:
         section, _, field = key.partition(".")
         filled[section] = {**filled.get(section, {}), field: value}
@@ -169,9 +181,14 @@ def _papers(run: Run, wishes: Wishes, done: Done) -> None:
     write_atomically(run.folder / "resolved.json", json.dumps(run.recipe.resolved, indent=2, ensure_ascii=False))
     write_atomically(run.folder / "recipe.yaml", yaml.safe_dump(_settings(run), sort_keys=False, allow_unicode=True))
     run.prepared.ledger.save(run.folder / "ledger.json")
-    facts = sizes(run.policy) | {"base_fingerprint": run.loaded.fingerprint, "data": run.prepared.sources, "environment": describe()}
+    facts = sizes(run.policy) | {"base_fingerprint": run.loaded.fingerprint, "data": run.prepared.sources, "environment": _environment()}
     command = wishes.command or shlex.join(["hone", *sys.argv[1:]])
     run.events.emit("resumed" if done.step else "started", step=done.step, command=command, **facts)
+
+
+def _environment() -> dict[str, Any]:
+    found = asdict(hardware("."))
+    return {key: value for key, value in found.items() if value} | {name: version(name) for name in ("torch", "transformers", "hone-llm")}
 
 
 @contextmanager

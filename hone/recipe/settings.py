@@ -190,9 +190,10 @@ def _fold_batch(raw: dict[str, Any], notes: list[str]) -> None:
     rows, times = raw.pop("per_device_train_batch_size", None), raw.pop("gradient_accumulation_steps", None)
     if rows is None and times is None:
         return
-    if not all(isinstance(n, int) and n > 0 for n in (rows or 1, times or 1)):
+    rows, times = (1 if n is None else n for n in (rows, times))
+    if not all(isinstance(n, int) and n > 0 for n in (rows, times)):
         raise HoneError("C001", "batch size and accumulation steps are whole numbers above zero", where="optim.batch_size")
-    raw.setdefault("optim", {})["batch_size"] = (rows or 1) * (times or 1)
+    raw.setdefault("optim", {})["batch_size"] = rows * times
     notes.append(
         "per_device_train_batch_size x gradient_accumulation_steps is called optim.batch_size here (memory: hardware.token_budget)"
     )

@@ -5,18 +5,19 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Collection
+from functools import cache
 from html import escape
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from hone.report.facts import Facts
 from hone.report.fates import read_fates
 from hone.report.folder import RunFolder, plain, read_run
 from hone.report.numbers import loss_text, whole
-from hone.report.page import VERBS, answers, settings
+from hone.report.page import HERE, VERBS, answers, settings
 from hone.report.scores import Score, read_scores
 from hone.report.verdict import findings, judge
 
@@ -37,11 +38,9 @@ def write_card(folder: Path | str, *, verbs: Collection[str] = VERBS) -> Path:
 
 def render(run: RunFolder, *, verbs: Collection[str] = VERBS) -> str:
     """The card as text."""
-    env = Environment(loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    env.filters |= {"md": markdown, "public": public, "whole": whole, "loss": loss_text, "repr": repr, "code": code, "quote": shlex.quote}
     facts, scores, fates = Facts(run), read_scores(run.evaluation), read_fates(run.ledger)
     asked = [answer for group in answers(run).values() for answer in group]
-    return env.get_template("card.md.jinja").render(
+    return _template().render(
         front=yaml.safe_dump(front_matter(facts, scores), sort_keys=False, allow_unicode=True).strip(),
         facts=facts,
         base_name=public(facts.base),
@@ -55,6 +54,13 @@ def render(run: RunFolder, *, verbs: Collection[str] = VERBS) -> str:
         settings=settings(run),
         chat="chat" in verbs,
     )
+
+
+@cache
+def _template() -> Template:
+    env = Environment(loader=FileSystemLoader(HERE), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    env.filters |= {"md": markdown, "public": public, "whole": whole, "loss": loss_text, "repr": repr, "code": code, "quote": shlex.quote}
+    return env.get_template("card.md.jinja")
 
 
 def front_matter(facts: Facts, scores: list[Score]) -> dict[str, Any]:
@@ -96,5 +102,3 @@ def code(text: str) -> str:
 def public(text: object) -> str:
     """A text without the folders of this machine: /home/me/data/train.jsonl -> train.jsonl."""
     return LOCAL_PATH.sub(r"\1", plain(text))
-
-

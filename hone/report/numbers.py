@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+LARGEST = 1e100
 NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
 def finite(value: object) -> float | None:
-    """The value as a float if it is a number that can be drawn, else None (booleans, NaN and text are not)."""
+    """The value as a float if it is a number that can be drawn, else None (booleans, NaN, text and absurdly large numbers are not)."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value) if math.isfinite(value) else None
+    return float(value) if -LARGEST < value < LARGEST else None
 
 
 def short(value: float) -> str:

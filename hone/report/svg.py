@@ -169,12 +169,12 @@ def _marks(frame: Frame, marks: Sequence[Mark]) -> list[str]:
 def _legend(frame: Frame, series: Sequence[Series]) -> list[str]:
     if len(series) == 1:
         return []
-    parts, x = [], float(frame.left)
+    parts, x = ['<g class="keys">'], float(frame.left)
     for s in series:
         parts.append(f'<line class="{s.look}" x1="{x:.0f}" x2="{x + 16:.0f}" y1="10" y2="10"/>')
         parts.append(f'<text class="key" x="{x + 22:.0f}" y="14">{escape(s.name)}</text>')
         x += 40 + 6.2 * len(s.name)
-    return parts
+    return [*parts, "</g>"]
 
 
 def _columns(frame: Frame, series: Sequence[Series], form: Format) -> list[str]:

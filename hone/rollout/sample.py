@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from hone.core.config import parse
 from hone.core.errors import HoneError
-from hone.models import decode
+from hone.models import attention, decode
 from hone.models.decode import KVCache
 from hone.models.heads import head_of, text_config
 from hone.models.policy import using_attention
@@ -35,17 +35,20 @@ OnToken = Callable[[int, int], None]
 class Sampler:
     """Writes answers with a live model. `rows` are written at a time, fewer where their keys would exceed `cache_bytes`.
 
-    `stock` is the attention that the model came with; it writes for models that our cache does not fit, found by a probe.
+    `stock` is the attention that the model came with (None: the present one, or "sdpa" where that is already ours); it
+    writes for models that our cache does not fit, which a probe finds out.
     `reuse` keeps the cache between calls, for a conversation with weights that do not move.
     """
 
     def __init__(
-        self, model: nn.Module, tokenizer: Any, *, rows: int = 64, cache_bytes: int = 2 << 30, stock: str = "sdpa", reuse: bool = False
+        self, model: nn.Module, tokenizer: Any, *, rows: int = 64, cache_bytes: int = 2 << 30, stock: str | None = None, reuse: bool = False
     ) -> None:
-        self.model, self.tokenizer, self.rows, self.cache_bytes, self.stock, self.reuse = model, tokenizer, rows, cache_bytes, stock, reuse
+        self.model, self.tokenizer, self.rows, self.cache_bytes, self.reuse = model, tokenizer, rows, cache_bytes, reuse
+        present: str = model.config._attn_implementation  # type: ignore[union-attr, assignment]
+        self.stock = stock or ("sdpa" if present in (attention.NAME, decode.NAME) else present)
         self.context = context_of(model)
         """Positions that the model has; None is without limit."""
-        self.fit = decode.probe(model, stock)
+        self.fit = decode.probe(model, self.stock)
         self._cache: KVCache | None = None
 
     @torch.inference_mode()
@@ -80,7 +83,7 @@ class Sampler:
         if self.context is not None:
             if len(prompt) >= self.context:
                 what = f"a prompt of {len(prompt)} tokens leaves no room in this model's context of {self.context}"
-                raise HoneError("M002", what, where=f"prompt {index + 1}", fix="shorten the prompt, or choose a model with a longer context")
+                raise HoneError("M002", what, where=f"prompt {index + 1}", fix="shorten the prompt, or take a model with a longer context")
             limit = min(limit, self.context - len(prompt))
         return Request(index, prompt, limit, stops, how)
 
@@ -198,7 +201,8 @@ def _choose(requests: Sequence[Request], logits_BV: Tensor, on_token: OnToken | 
     tokens_B, logps_B = pick(logits_BV, requests[0].how, [request.uniform() for request in requests])
     for request, token, logp in zip(requests, tokens_B.tolist(), logps_B.tolist(), strict=True):
         if logp != logp:
-            raise HoneError("M030", "the model's output is not a number", where=f"prompt {request.index + 1}", fix="look at the training's loss")
+            where = f"prompt {request.index + 1}, token {len(request.tokens) + 1}"
+            raise HoneError("M030", "the model's output is not a number", where=where, fix="use an earlier checkpoint")
         if not request.done:
             request.add(token, logp)
             if on_token is not None:

@@ -27,7 +27,6 @@ def write_with_stock(model: nn.Module, requests: list[Request], choose: Choose) 
     head = head_of(model)
     device = head.weight_VD.device
     tokens_BT = torch.tensor([request.prompt for request in requests], device=device)
-    cache: Any = None
     cache: dict[str, Any] = {}
     while True:
         out = model.base_model(input_ids=tokens_BT, use_cache=True, **cache)  # type: ignore[operator]

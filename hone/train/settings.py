@@ -14,7 +14,7 @@ class EvalSettings:
     """How the run is watched on data that it never trains on."""
 
     every: Annotated[int, Ge(1)] | None = None
-    """Steps between evaluations of the held-out loss. None makes about ten in the run."""
+    """Steps between evaluations of the held-out loss. None makes about five in the run."""
     max_rows: Annotated[int, Ge(1)] | None = 512
     """At most this many held-out rows for each evaluation. None takes all."""
     patience: Annotated[int, Ge(1)] | None = None

@@ -1,4 +1,5 @@
 """Which weights may move. Importing this fills the registry of methods."""
+
 from __future__ import annotations
 
 from hone.tuning import full, lora

@@ -67,6 +67,7 @@ class LoraLinear(nn.Module):
         a = torch.empty(rank, inputs).uniform_(-bound, bound, generator=generator)
         self.a = nn.Parameter(a.to(device, dtype))
         self.b = nn.Parameter(torch.zeros(outputs, rank, device=device, dtype=dtype))
+        self.train(base.training)
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.active:
@@ -186,7 +187,7 @@ class Lora:
         stored = peft_io.load_adapter(folder, base=base)
         layers = lora_layers(model)
         peft_io.check_fit(stored, {name: shape_of(layer.base) for name, layer in layers.items()}, where=str(folder))
-        for name, (a, b) in stored.tensors.items():
+        for name, (a, b) in stored.at(rank=self.rank, scale=self.scale).items():
             layers[name].a.copy_(a)
             layers[name].b.copy_(b)
 
@@ -198,7 +199,14 @@ def lora_layers(model: nn.Module) -> dict[str, LoraLinear]:
 
 def _matches(pattern: str, name: str) -> bool:
     """A plain name is the last part of the path; anything else is a regular expression on the whole path."""
-    return name.rpartition(".")[2] == pattern or name == pattern or re.fullmatch(pattern, name) is not None
+    if name.rpartition(".")[2] == pattern or name == pattern:
+        return True
+    try:
+        return re.fullmatch(pattern, name) is not None
+    except re.error as error:
+        raise HoneError(
+            "M004", f"'{pattern}' is no name and no valid pattern ({error})", where="tuning.targets", fix="write q_proj, or .*_proj"
+        ) from None
 
 
 def _merged(layer: nn.Module) -> nn.Module:

@@ -137,7 +137,20 @@ def save_adapter(
     folder.mkdir(parents=True, exist_ok=True)
     with staged_file(folder / WEIGHTS) as temporary:
         save_file(flat, temporary, metadata=metadata)
+        _order_header(temporary)
     write_atomically(folder / CONFIG, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+
+
+def _order_header(file: Path) -> None:
+    """Give the header's metadata a fixed order, which the library leaves to chance: equal adapters are equal files."""
+    with file.open("r+b") as stream:
+        size = int.from_bytes(stream.read(8), "little")
+        header = json.loads(stream.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(size)
+        assert len(text) == size, "the header is written in another way than we know"
+        stream.seek(8)
+        stream.write(text)
 
 
 def load_adapter(folder: Path, *, base: Mapping[str, str] | None = None) -> AdapterFile:

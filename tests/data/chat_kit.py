@@ -25,15 +25,22 @@ _ORDINARY = re.compile(r"</?(think|tool_call|tool_response)>")
 
 
 class Kit(NamedTuple):
-    """The folder of templates, `goldens.json`, and one tokenizer for all."""
+    """The folder of templates, `goldens.json`, one tokenizer for all, and the templates made so far."""
 
     folder: Path
     goldens: dict[str, Any]
     tokenizer: PreTrainedTokenizerBase
+    made: dict[str, ChatTemplate]
 
-    def template(self, name: str, variant: str = "auto", **options: Any) -> ChatTemplate:
-        self.tokenizer.chat_template = (self.folder / f"{name}.jinja").read_text("utf-8")
-        return ChatTemplate.of(self.tokenizer, variant, now=NOW, **options)
+    def __repr__(self) -> str:
+        return "kit"
+
+    def template(self, name: str, variant: str = "auto", **variables: Any) -> ChatTemplate:
+        key = f"{name} {variant} {variables}"
+        if key not in self.made:
+            self.tokenizer.chat_template = (self.folder / f"{name}.jinja").read_text("utf-8")
+            self.made[key] = ChatTemplate.of(self.tokenizer, variant, now=NOW, variables=variables)
+        return self.made[key]
 
     def context(self, name: str) -> tuple[Conversation, tuple[dict[str, Any], ...]]:
         case = self.goldens["contexts"][name]
@@ -49,7 +56,7 @@ def kit(shared: Path) -> Kit:
     tokenizer.add_tokens([tag for tag in tags if not _ORDINARY.fullmatch(tag)], special_tokens=True)
     tokenizer.add_tokens([tag for tag in tags if _ORDINARY.fullmatch(tag)])
     tokenizer.add_special_tokens(goldens["tokens"])
-    return Kit(folder, goldens, tokenizer)
+    return Kit(folder, goldens, tokenizer, {})
 
 
 def messages(rows: Seq[dict[str, Any]]) -> Conversation:

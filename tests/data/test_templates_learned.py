@@ -169,7 +169,7 @@ def test_tool_calls_stay_refused_where_nothing_ends_them(real: Kit) -> None:
 
 
 def test_a_template_gets_the_variables_that_it_needs(real: Kit) -> None:
-    template = real.template("fireworks-ai-llama-3-firefunction-v2", variables={"functions": "[]", "datetime": "noon"})
+    template = real.template("fireworks-ai-llama-3-firefunction-v2", functions="[]", datetime="noon")
     assert learned(real.tokenizer, template.sequence(chat("Hi", "Hello", "Bye", "See you"))) == ["Hello<|eot_id|>", "See you<|eot_id|>"]
 
 
@@ -180,13 +180,9 @@ SAYINGS = st.one_of(
 )
 
 
-def _speakable(content: str) -> bool:
-    return bool(content.strip()) and content.isprintable() | ("\n" in content)
-
-
 @pytest.mark.parametrize("name", WAYS)
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(contents=st.lists(SAYINGS.filter(_speakable), min_size=2, max_size=4).filter(lambda made: len(made) % 2 == 0), same=st.booleans())
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(contents=st.lists(SAYINGS.filter(str.strip), min_size=2, max_size=4).filter(lambda made: len(made) % 2 == 0), same=st.booleans())
 def test_whatever_is_said_is_learned_exactly(real: Kit, name: str, contents: list[str], same: bool) -> None:
     way, template = WAYS[name], real.template(name)
     conversation = chat(*([contents[0]] * len(contents) if same else contents))
@@ -203,9 +199,12 @@ def test_whatever_is_said_is_learned_exactly(real: Kit, name: str, contents: lis
 @pytest.mark.parametrize("name", WAYS)
 def test_an_empty_answer_is_learned_as_its_end_marker(real: Kit, name: str, content: str) -> None:
     way, template = WAYS[name], real.template(name)
-    sequence = template.sequence(chat("Hi", "Hello", "Say nothing", content))
-    said = learned(real.tokenizer, sequence)[-1]
-    assert said in (way.answer(content, last=True), way.answer(content, last=True).replace("all\n", ""))
+    conversation = chat("Hi", "Hello", "Say nothing", content)
+    if name == "meetkai-functionary-medium-v3.2" and not content:
+        with pytest.raises(HoneError, match="does not show where this answer begins"):
+            template.sequence(conversation)
+    else:
+        assert learned(real.tokenizer, template.sequence(conversation))[-1] == way.answer(content, last=True)
 
 
 def test_the_same_question_twice_with_tools(real: Kit) -> None:

@@ -71,7 +71,7 @@ def use() -> None:
 
 def main() -> None:
     warnings.simplefilter("ignore")
-    for name in (*LIBRARIES, "transformers.generation", "transformers.models.qwen3.modeling_qwen3", "transformers.models.gpt2.modeling_gpt2"):
+    for name in (*LIBRARIES, "transformers.generation", "transformers.models.qwen3.modeling_qwen3"):
         import_module(name)
     before = snapshot()
     use()

@@ -24,7 +24,7 @@ def tree(file: Path) -> ast.Module:
 
 
 def place(file: Path, node: ast.AST | None = None) -> str:
-    """"hone/core/types.py:12"."""
+    """ "hone/core/types.py:12"."""
     return str(file.relative_to(ROOT)) + (f":{node.lineno}" if isinstance(node, ast.expr | ast.stmt) else "")
 
 
@@ -73,7 +73,7 @@ def imported_names(module: ast.Module) -> dict[str, str]:
 
 
 def root_name(target: ast.expr) -> str:
-    """"torch" for `torch.nn.Linear.forward`; "" for what does not begin with a name."""
+    """ "torch" for `torch.nn.Linear.forward`; "" for what does not begin with a name."""
     while isinstance(target, ast.Attribute):
         target = target.value
     return target.id if isinstance(target, ast.Name) else ""

@@ -168,6 +168,21 @@ def test_a_lost_shard_and_a_false_index_are_named(copy_of: Copy) -> None:
     assert "outside its folder" in refused(folder).what
 
 
+def test_a_download_that_never_ended_is_named(copy_of: Copy) -> None:
+    folder = copy_of()
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors").symlink_to(folder / "blobs" / "not-there")
+    error = refused(folder)
+    assert error.code == "M005" and "no weights" in error.what
+
+
+@pytest.mark.parametrize(("name", "rows"), [("stories260k", 512), ("babyllama-105", 105)])
+def test_small_models_from_the_wild_load(shared: Path, name: str, rows: int) -> None:
+    loaded = load_here(shared / "weights" / name, dtype="auto")
+    assert loaded.model.get_input_embeddings().weight.shape[0] == rows
+    assert "times as fast" in loaded.notes[0] or "HONE_DTYPE" in loaded.notes[0]
+
+
 def test_a_tokenizer_larger_than_the_model_names_both_sizes(copy_of: Copy) -> None:
     folder = copy_of()
     make_tokenizer(folder, [*WORDS, "one", "two"])

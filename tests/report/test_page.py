@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import subprocess
 import sys
@@ -11,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
+from hone.report import card
 from hone.report.folder import RunFolder, read_run
 from hone.report.numbers import NO_BREAK
 from hone.report.page import render, write_report
@@ -155,22 +155,51 @@ def test_only_verbs_that_exist_are_recommended(make_run: Callable[..., Path]) ->
     assert "hone export" not in render(run) and "hone export" in render(run, verbs=["export"])
 
 
-KEYS = st.sampled_from(
-    """model tuning data objective reasons tasks samples stopped task metric n before after value low high prompt expected t kind step
-    loss eval_loss started resumed environment rows total sources name method rank answer command license trained dropped truncated
-    masked held_out tokens source""".split()  # noqa: SIM905 - forty quoted words would hide what they are
-)
-LEAVES = st.none() | st.booleans() | st.integers(-(10**18), 10**18) | st.floats() | st.text(max_size=8) | KEYS
-JSON = st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(KEYS, inner, max_size=6), max_leaves=30)
-RECORD = st.dictionaries(KEYS, JSON, max_size=8)
+WORDS = """model tuning data objective reasons tasks samples stopped task metric n before after value low high prompt expected t kind step
+loss eval_loss started resumed environment rows total sources name method rank answer command license trained dropped truncated masked
+held_out tokens source cut sha256 trainable parameters what best_step"""
+KEYS = re.findall(r"\w+", WORDS)
+LEAVES = [
+    None,
+    True,
+    False,
+    0,
+    -1,
+    10**18,
+    10**400,
+    0.5,
+    1e308,
+    -1e308,
+    1e-320,
+    -2.5,
+    float("nan"),
+    float("inf"),
+    "",
+    "text",
+    "exact_match",
+    "loss",
+    *KEYS,
+]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(resolved=RECORD, ledger=RECORD, evaluation=RECORD, events=st.lists(RECORD, max_size=4), steps=st.lists(RECORD, max_size=4))
-def test_no_shape_of_the_files_crashes_the_page(resolved: Any, ledger: Any, evaluation: Any, events: Any, steps: Any) -> None:
-    lines = tuple({"loss": None, **record, "step": i + 1} for i, record in enumerate(steps))
-    run = RunFolder(Path("run"), resolved, lines, lines, tuple(events), ledger, evaluation)
-    Reader(render(run))
+def anything(chance: random.Random, depth: int = 4) -> Any:
+    """A JSON value of any shape, made of the words that the files use."""
+    kind = chance.random() if depth else 1.0
+    if kind < 0.4:
+        return {chance.choice(KEYS): anything(chance, depth - 1) for _ in range(chance.randrange(6))}
+    if kind < 0.6:
+        return [anything(chance, depth - 1) for _ in range(chance.randrange(4))]
+    return chance.choice(LEAVES)
+
+
+def test_no_shape_of_the_files_crashes_the_page_or_the_card() -> None:
+    for seed in range(80):
+        chance = random.Random(seed)
+        resolved, ledger, evaluation, *events = ({key: anything(chance) for key in chance.sample(KEYS, 12)} for _ in range(6))
+        steps = tuple({"loss": None, **{key: anything(chance) for key in KEYS[-30:]}, "step": step} for step in range(1, 4))
+        run = RunFolder(Path("run"), resolved, steps, steps, tuple(events), ledger, evaluation)
+        Reader(render(run))
+        assert card.render(run).startswith("---\n"), seed
 
 
 def test_the_room_never_loads_torch() -> None:

@@ -20,7 +20,9 @@ def command(
     from hone.report.tables import before_after
 
     out = console()
-    out.print(Text("A seedling of 5 million parameters has read the papers of a made-up town. Now it learns to answer questions about it.\n"))
+    out.print(
+        Text("A seedling of 5 million parameters has read the papers of a made-up town. Now it learns to answer questions about it.\n")
+    )
     found = demo(folder, out, show_run)
     out.print(before_after(found))
     for sample in found["samples"][:5]:

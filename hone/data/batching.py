@@ -5,7 +5,8 @@ Shape legend: T tokens of a batch, N reads, S sequences.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence as Seq
+from collections.abc import Iterable
+from collections.abc import Sequence as Seq
 from itertools import takewhile
 
 import torch

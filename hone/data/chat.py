@@ -22,10 +22,21 @@ from hone.data.templating import adds_bos, choose
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+
 class ChatTemplate:
     """One tokenizer with one chat template. `reason` says why this template; the date that some templates write is frozen at `now`."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, name: str, source: str, with_tools: str, reason: str, variables: Mapping[str, Any], now: datetime) -> None:
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        name: str,
+        source: str,
+        with_tools: str,
+        reason: str,
+        variables: Mapping[str, Any],
+        now: datetime,
+    ) -> None:
         self.name, self.source, self.reason = name, source, reason
         self._encoder = Encoder(tokenizer)
         self._bos, self._eos, self._pad = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
@@ -41,7 +52,12 @@ class ChatTemplate:
 
     @classmethod
     def of(
-        cls, tokenizer: PreTrainedTokenizerBase, name: str = "auto", *, variables: Mapping[str, Any] | None = None, now: datetime | None = None
+        cls,
+        tokenizer: PreTrainedTokenizerBase,
+        name: str = "auto",
+        *,
+        variables: Mapping[str, Any] | None = None,
+        now: datetime | None = None,
     ) -> ChatTemplate:
         """The tokenizer's own template ("auto"), or the format, file or variant (`+eos`) called `name`; see `templating.choose`.
 
@@ -111,7 +127,9 @@ class ChatTemplate:
         except HoneError as error:
             return error
         if self._bos is not None and encoded.ids[:2] == [self._bos, self._bos]:
-            return HoneError("T006", f"the chat template '{self.name}' writes the beginning-of-sequence token twice", fix="mend the template")
+            return HoneError(
+                "T006", f"the chat template '{self.name}' writes the beginning-of-sequence token twice", fix="mend the template"
+            )
         weights = [1.0 if row.everything else 0.0] * len(encoded.ids)
         for a, b, weight in row.ranges:
             first, last = bisect_left(encoded.starts, a), bisect_left(encoded.starts, b)

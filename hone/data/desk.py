@@ -11,6 +11,7 @@ from hone.core.errors import HoneError
 from hone.core.faults import fault_point
 from hone.core.types import Example, Group, Origin
 from hone.data.cache import Cache
+from hone.data.labels import label_of
 from hone.data.ledger import Ledger
 from hone.data.lengths import fit
 from hone.data.notices import Notices
@@ -113,7 +114,7 @@ class Desk:
             return None
         learned = sum(sequence.learned for piece in pieces for sequence in piece)
         indices = tuple(self.cache.append(piece) for piece in pieces)
-        return Entry(origin, prompt_key(example), indices, learned, cut, outcome.copies, _label(example))
+        return Entry(origin, prompt_key(example), indices, learned, cut, outcome.copies, label_of(example))
 
     def _overflow(self, example: Example) -> Overflow:
         """Raw text has no beginning that matters more than its end, so nothing of it is cut off."""
@@ -124,11 +125,3 @@ def _masked(example: Example) -> HoneError:
     said = " | ".join(f"{one.role}: {one.content[:60]}" for one in example.conversations[0]) if example.conversations else ""
     fix = "set data.learn, or give at least one answer a weight above 0"
     return HoneError("D029", f"nothing is learned in this row, all its weights are 0\n  {said[:200]}", where=str(example.origin), fix=fix)
-
-
-def _label(example: Example) -> str | None:
-    """The answer of a single exchange, if it is as short as labels are."""
-    if len(example.conversations) != 1 or len(example.conversations[0]) > 3:
-        return None
-    answer = example.conversations[0][-1].content
-    return answer if len(answer) <= 40 else None

@@ -1,6 +1,6 @@
 """A Jinja sandbox that cannot take the machine down: every value that a template makes costs its size, every turn of a loop a little.
 
-Chat templates are programs written by strangers. Jinja's sandbox keeps them away from Python's insides, but lets `{{ 'a' * 10**9 }}` through.
+Chat templates are programs written by strangers. Jinja's sandbox keeps them from Python's insides, but lets `{{ 'a' * 10**9 }}` through.
 Here whatever can blow up (repetition, concatenation, loops, calls, filters, output) draws on a budget of work per rendering, and
 operations whose result could be far larger than their operands are estimated before they run.
 """
@@ -29,7 +29,9 @@ MAX_WIDTH = 1_000
 """Padding, indentation and field widths."""
 _STEP = 500
 """What a turn of a loop or a call costs, in characters: about the time it takes."""
-_PADDED = frozenset({"center", "ljust", "rjust", "zfill", "expandtabs", "indent", "batch", "slice", "tojson", "round", "wordwrap", "format"})
+_PADDED = frozenset(
+    {"center", "ljust", "rjust", "zfill", "expandtabs", "indent", "batch", "slice", "tojson", "round", "wordwrap", "format"}
+)
 
 
 class LimitExceeded(SecurityError):
@@ -59,13 +61,13 @@ def weigh(value: Any, limit: int = MAX_VALUE) -> int:
 class _Generator(CodeGenerator):
     """Jinja's compiler with two seams: loops report each turn, and `~` goes through the environment."""
 
-    def visit_For(self, node: nodes.For, frame: Frame) -> None:  # noqa: N802
+    def visit_For(self, node: nodes.For, frame: Frame) -> None:
         static = sum(len(data.data) for part in node.body for data in part.find_all(nodes.TemplateData))
         # The name is written out as it stands, which makes the call without the sandbox's detour for calls of the template.
         node.body.insert(0, nodes.ExprStmt(nodes.EnvironmentAttribute(f"step({static})"), lineno=node.lineno))
         super().visit_For(node, frame)
 
-    def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:  # noqa: N802
+    def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:
         self.write("environment.joined((")
         for part in node.nodes:
             self.visit(part, frame)
@@ -122,7 +124,7 @@ class GuardedEnvironment(ImmutableSandboxedEnvironment):
         self.spend(len(left) + len(right) if text else _estimate(operator, left, right))
         return super().call_binop(context, operator, left, right)
 
-    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
+    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:
         # A template may name an argument "self", so the first two parameters have names that it cannot use.
         if isinstance(__obj, Macro):
             __self.step(__self._static)

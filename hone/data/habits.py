@@ -86,9 +86,9 @@ def _notes(chat: Located, header: str) -> list[str]:
     if header:
         return [*notes, f"T011: the template has no generation prompt; {header!r} is put before an answer here, but not by other programs"]
     if not last.prompted:
-        notes.append("T011: an answer does not begin where its generation prompt ends, so the model is asked for it a little differently than trained")
+        notes.append(
+            "T011: an answer does not begin where its generation prompt ends, so the model is asked a little differently than trained"
+        )
     elif not earlier.prompted or not last.stable:
         notes.append("T011: answers before the last one are written differently than when they were the last")
     return notes
-
-

@@ -77,7 +77,10 @@ class Shape:
                 return None
             at += a - end
             behind = self.text[b : self.slots[index + 1][0] if index + 1 < len(self.slots) else None]
-            told = next((form for form in _forms(said[self.text[a:b]]) if text.startswith(form, at) and text.startswith(behind, at + len(form))), None)
+            told = next(
+                (form for form in _forms(said[self.text[a:b]]) if text.startswith(form, at) and text.startswith(behind, at + len(form))),
+                None,
+            )
             if told is None:
                 return None
             at, end = at + len(told), b
@@ -151,7 +154,9 @@ def ranges(located: Located, messages: Sequence[Message], learn: Learn) -> list[
         elif message.weight is not None and i in located.others:
             found.append((*located.others[i], message.weight))
     if located.marks and not found:
-        raise HoneError("T010", "the {% generation %} marks of the chat template enclose none of the answers", fix="mend the marks, or remove them")
+        raise HoneError(
+            "T010", "the {% generation %} marks of the chat template enclose none of the answers", fix="mend the marks, or remove them"
+        )
     return found
 
 
@@ -198,11 +203,17 @@ class _Study:
         for i, (message, words) in enumerate(zip(self.mould.chat, self.mould.words, strict=True)):
             if message["role"] != "assistant" and any(word not in self.where for word in words):
                 what = f"the chat template '{name}' leaves out the {message['role']} message (number {i + 1} of the conversation)"
-                return HoneError("T007", what, fix="put its text into the first user message, or choose another template: data.template=...")
+                return HoneError(
+                    "T007", what, fix="put its text into the first user message, or choose another template: data.template=..."
+                )
             if any(self.mould.kinds[word] == "tool call" and word not in self.where for word in words):
-                return HoneError("T007", f"the chat template '{name}' leaves out tool calls", fix="choose a template that can: data.template=chatml")
+                return HoneError(
+                    "T007", f"the chat template '{name}' leaves out tool calls", fix="choose a template that can: data.template=chatml"
+                )
         if self.tools and self.shapes.renderer.attempt(self.mould.chat) == self.text:
-            return HoneError("T007", f"the chat template '{name}' leaves out the list of tools", fix="choose a template that can: data.template=chatml")
+            return HoneError(
+                "T007", f"the chat template '{name}' leaves out the list of tools", fix="choose a template that can: data.template=chatml"
+            )
         return None
 
     def turn(self, i: int) -> Turn:
@@ -214,7 +225,9 @@ class _Study:
         return Turn(start, end, marker, prompted, stable, self.dropped(i, own) or self.unending(i, marker))
 
     def fault(self, code: str, i: int, said: str, fix: str = "choose another template: data.template=...") -> HoneError:
-        return HoneError(code, f"the chat template '{self.shapes.renderer.name}' {said}", where=f"message {i + 1} of the conversation", fix=fix)
+        return HoneError(
+            code, f"the chat template '{self.shapes.renderer.name}' {said}", where=f"message {i + 1} of the conversation", fix=fix
+        )
 
     def dropped(self, i: int, own: list[int]) -> HoneError | None:
         """T010 if part of the answer is missing from the text, or stands there twice."""
@@ -225,7 +238,11 @@ class _Study:
             return self.fault("T010", i, "writes this answer more than once")
         last = max(j for j, message in enumerate(self.mould.chat) if message["role"] == "assistant")
         part = "the reasoning" if missing == ["reasoning_content"] or "</think>" in self.mould.chat[i]["content"] else "a part"
-        fix = "learn the last answer only (data.learn=last), with one row for each answer" if i < last else "remove the reasoning, or choose another template"
+        fix = (
+            "learn the last answer only (data.learn=last), with one row for each answer"
+            if i < last
+            else "remove the reasoning, or choose another template"
+        )
         return self.fault("T010", i, f"drops {part} of this answer{', as it is not the last' if i < last else ''}", fix)
 
     def unending(self, i: int, marker: str) -> HoneError | None:
@@ -233,7 +250,9 @@ class _Study:
         if marker:
             return None
         said = "ends this answer with no control token that the tokenizer knows, so the model would never learn to stop"
-        return self.fault("T001", i, said, "data.template=auto+eos writes the end-of-sequence token after each answer; or choose another template")
+        return self.fault(
+            "T001", i, said, "data.template=auto+eos writes the end-of-sequence token after each answer; or choose another template"
+        )
 
     def before(self, i: int, cut: str) -> tuple[int, int]:
         """The end of the last thing said before message `i`, in the whole text and in one that is cut off there."""

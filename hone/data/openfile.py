@@ -105,6 +105,17 @@ def guess_encoding(data: bytes) -> str:
     return "latin-1"
 
 
+def encoding_of(path: Path) -> str:
+    """The encoding of a whole file. One that is UTF-8 but for a few broken lines counts as UTF-8."""
+    with _unpacked(path, Limits()) as stream:
+        head = stream.read(4 * 2**20)
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in head[:64]:
+        return guess_encoding(head)
+    foreign = [line for line in head.split(b"\n")[: -1 if len(head) == 4 * 2**20 else None] if not line.isascii()]
+    broken = [line for line in foreign if guess_encoding(line) not in ("utf-8", "utf-8-sig")]
+    return guess_encoding(b"\n".join(broken)) if 2 * len(broken) > len(foreign) else "utf-8"
+
+
 def _plausible(data: bytes, name: str) -> bool:
     """Whether bytes decode, and to the letters that people write in this encoding."""
     try:

@@ -12,6 +12,7 @@ from hone.core.errors import HoneError
 from hone.core.files import sha256_of
 from hone.data.cache import Groups
 from hone.data.desk import Desk, Entry
+from hone.data.labels import distribution
 from hone.data.layout import Layout
 from hone.data.ledger import Ledger
 from hone.data.notices import Notice, Notices, advice
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from hone.data.chat import ChatTemplate
-
-MANY = 30
-"""More different answers than these are no set of labels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,10 +111,11 @@ def _close(desk: Desk, train: list[Entry], aside: list[Entry], reading: Reading)
     desk.ledger.total(desk.rows.total())
     desk.ledger.check()
     labels = Counter(entry.label for entry in train if entry.label is not None)
-    is_label_task = labels.total() == len(train) and len(labels) <= MANY
-    advice(desk.notices, rows=len(train), labels=labels if is_label_task else {})
+    advice(desk.notices, rows=len(train), labels=distribution(labels, len(train)))
     if desk.script.summary:
         desk.notices.add("D034", desk.script.summary)
+    if not desk.script.writes(desk.cache.group(train[0].indices[0])[0].tokens):
+        desk.notices.add("D034", "the tokenizer cannot write the marks of this chat template; choose another with data.template")
     for remark in reading.remarks:
         desk.notices.add("D039", f"{remark.source}: {remark.text}")
     groups = Groups(desk.cache, [index for entry in train for index in entry.indices * entry.copies])

@@ -89,9 +89,13 @@ class Renderer:
         from jinja2.sandbox import SecurityError
 
         if isinstance(error, RecursionError | SecurityError):
-            return HoneError("T004", f"the chat template '{self.name}' was stopped: {error}", fix="choose another template: data.template=...")
+            return HoneError(
+                "T004", f"the chat template '{self.name}' was stopped: {error}", fix="choose another template: data.template=..."
+            )
         if type(error) is TemplateError:
-            return HoneError("T008", f"the chat template '{self.name}' refuses this conversation: {error}", fix="put the roles in the order it names")
+            return HoneError(
+                "T008", f"the chat template '{self.name}' refuses this conversation: {error}", fix="put the roles in the order it names"
+            )
         fix = "give the template the variable that it lacks, or choose another one: data.template=..."
         said = f"the chat template '{self.name}' fails: {type(error).__name__}: {error}"
         return HoneError("T009", said, fix=fix if isinstance(error, UndefinedError) else "choose another template: data.template=...")

@@ -68,7 +68,9 @@ def _choose(tokenizer: PreTrainedTokenizerBase, name: str) -> Choice:
 def _own(tokenizer: PreTrainedTokenizerBase, collection: dict[str, str]) -> Choice:
     name = Path(tokenizer.name_or_path).name or "own"
     if "default" not in collection:
-        raise HoneError("T003", f"'{name}' has several chat templates and none is the default", fix=f"data.template={'|'.join(sorted(collection))}")
+        raise HoneError(
+            "T003", f"'{name}' has several chat templates and none is the default", fix=f"data.template={'|'.join(sorted(collection))}"
+        )
     return Choice(name, collection["default"], collection.get("tool_use", collection["default"]), "it is the tokenizer's own")
 
 

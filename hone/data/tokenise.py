@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from hone.data.chat import ChatTemplate
 
-Shape = Literal["single", "pair", "label"]
-"""What an objective compares: one conversation, a better and a worse one, or one that is wanted or not."""
+Shape = Literal["single", "pair", "label", "any"]
+"""What an objective compares: one conversation, a better and a worse one, or one that is wanted or not. `any` takes rows as they are."""
 
 
 class Tokeniser:
@@ -58,6 +58,8 @@ class Tokeniser:
     def _conversations(self, example: Example) -> tuple[Conversation, ...] | HoneError:
         """The conversations that the objective compares; none for raw text, which only a single sequence can be."""
         wanted = example.columns.get(WANTED)
+        if self._shape == "any":
+            return example.conversations
         if self._shape == "pair" and len(example.conversations) == 2:
             return example.conversations
         if self._shape == "label" and isinstance(wanted, bool) and len(example.conversations) == 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
+from collections.abc import Container
 from typing import TYPE_CHECKING
 
 from hone.core.errors import HoneError
@@ -46,6 +47,10 @@ class Script:
     def summary(self) -> str:
         """What could not be written so far; empty if nothing."""
         return f"the tokenizer cannot write {_shown(self.lost)}" if self.lost else ""
+
+    def writes(self, tokens: Container[int]) -> bool:
+        """Whether some tokens hold no unknown one."""
+        return self.complete or self._unknown not in tokens
 
     def check(self, where: str) -> None:
         """Raise D034 where more than LIMIT of all characters were lost."""

@@ -1,4 +1,5 @@
 """The embedded default: a made-up town (data) and a small pre-trained model (weights)."""
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -119,14 +119,16 @@ class Say(BaseHook):
             print(f"step {state.step}/{state.total} {time.monotonic() - self.begin:.0f}s {shown}", flush=True)
 
 
-def pretrain(folder: Path, *, volumes: int, step_tokens: int, budget: int, learning_rate: float, compiled: bool) -> None:
+def pretrain(
+    folder: Path, *, volumes: int, step_tokens: int, budget: int, learning_rate: float, compiled: bool, start: Path | None
+) -> None:
     """Grow a seedling in `folder` from one pass over `volumes` volumes of documents; resumes from the folder's checkpoints."""
     folder.mkdir(parents=True, exist_ok=True)
     town = Town()
     unseen = town.documents(held_out=True)
-    tokenizer = grow_tokenizer([document.text for document in town.documents()])
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(start) if start else grow_tokenizer([d.text for d in town.documents()])
     documents = town.documents(volumes=volumes)
-    model = plant(tokenizer, seed=1)
+    model = Qwen3ForCausalLM.from_pretrained(start, dtype=torch.bfloat16) if start else plant(tokenizer, seed=1)
     groups, held_out = sequences(documents, tokenizer), sequences(unseen, tokenizer)
     per_pass = sum(len(group[0].tokens) for group in groups)
     rows = max(1, round(step_tokens * len(groups) / per_pass))
@@ -161,10 +163,18 @@ def pretrain(folder: Path, *, volumes: int, step_tokens: int, budget: int, learn
         )
     model.save_pretrained(folder / "seedling")
     tokenizer.save_pretrained(folder / "seedling")
-    options = f"--volumes {volumes} --step-tokens {step_tokens} --learning-rate {learning_rate:g}"
-    growth = {"volumes": volumes, "tokens": per_pass, "step_tokens": step_tokens, "learning_rate": learning_rate}
-    growth["command"] = f"python -m hone.demo.pretrain FOLDER {options}\npython -m hone.demo.seedling_card FOLDER"
-    (folder / "seedling" / "growth.json").write_text(json.dumps(growth, indent=1))
+    earlier = json.loads((start / "growth.json").read_text("utf-8")) if start else []
+    options = f"--volumes {volumes} --step-tokens {step_tokens} --learning-rate {learning_rate:g}{' --start EARLIER' if start else ''}"
+    stage = {"volumes": volumes, "tokens": per_pass, "steps": len(source), "step_tokens": step_tokens, "learning_rate": learning_rate}
+    stage |= {"command": f"python -m hone.demo.pretrain FOLDER {options}", "curve": _curve(folder)}
+    (folder / "seedling" / "growth.json").write_text(json.dumps([*earlier, stage], indent=1))
+
+
+def _curve(folder: Path) -> list[list[float]]:
+    """(step, held-out loss, bits per byte) at every evaluation."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines()]
+    found = {line["step"]: [line["step"], line["eval_loss"], line["bits_per_byte"]] for line in lines if "bits_per_byte" in line}
+    return list(found.values())
 
 
 def _resume(folder: Path, engine: Engine, health: Health, evaluate: Evaluate) -> tuple[int, int]:
@@ -186,6 +196,7 @@ def main() -> None:
     parser.add_argument("--step-tokens", type=int, default=8192)
     parser.add_argument("--budget", type=int, default=2048)
     parser.add_argument("--learning-rate", type=float, default=3e-3)
+    parser.add_argument("--start", type=Path, help="go on from this folder's weights and tokenizer instead of random ones")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--threads", type=int, default=0)
     options = parser.parse_args()
@@ -198,6 +209,7 @@ def main() -> None:
         budget=options.budget,
         learning_rate=options.learning_rate,
         compiled=options.compile,
+        start=options.start,
     )
 
 

@@ -30,16 +30,13 @@ fine-tuning can be shown, tested and measured in two minutes on two CPU cores.
 |---|---|
 | shape | {layers} layers, hidden size {hidden}, {heads} heads ({kv} for keys), tied embeddings, context {context} |
 | tokenizer | byte-level BPE of {vocabulary:,}, digits one by one, ChatML's special tokens |
-| data | {volumes} volumes of `hone.demo.town.Town().documents()`, {tokens:,} tokens, each read once |
-| steps | {steps:,} of about {step_tokens:,} tokens, AdamW, peak learning rate {learning_rate:g}, linear to zero, weight decay 0.1 |
-| arithmetic | bf16, fp32 masters, one CPU core |
+| data | `hone.demo.town.Town().documents()`, every volume read once: {tokens:,} tokens |
+| optimiser | AdamW, linear to zero, weight decay 0.1; bf16 arithmetic, fp32 masters, two CPU cores |
 | held-out documents | loss {loss:.3f} nats per token, **{bits:.3f} bits per byte** |
 
 ## How it grew
 
-| step | held-out loss | bits per byte |
-|---:|---:|---:|
-{curve}
+{stages}
 
 ## What it writes
 
@@ -48,19 +45,19 @@ fine-tuning can be shown, tested and measured in two minutes on two CPU cores.
 ## To grow it again
 
 ```
-{command}
+{commands}
+python -m hone.demo.seedling_card FOLDER
 ```
+
+{note}
 """
 
 
-def write_seedling_card(grown: Path) -> str:
-    """The card of the model in `grown`/seedling, written beside its weights."""
-    folder = grown / "seedling"
-    growth = json.loads((folder / "growth.json").read_text("utf-8"))
+def write_seedling_card(folder: Path) -> str:
+    """The card of the model in `folder`, written beside its weights."""
+    stages = json.loads((folder / "growth.json").read_text("utf-8"))
     config = json.loads((folder / "config.json").read_text("utf-8"))
-    lines = [json.loads(line) for line in (grown / "metrics.jsonl").read_text("utf-8").splitlines()]
-    curve = {line["step"]: line for line in lines if "bits_per_byte" in line}
-    last = curve[max(curve)]
+    _, loss, bits = stages[-1]["curve"][-1]
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     text = CARD.format(
         parameters=sum(p.numel() for p in model.parameters()),
@@ -70,15 +67,23 @@ def write_seedling_card(grown: Path) -> str:
         kv=config["num_key_value_heads"],
         context=config["max_position_embeddings"],
         vocabulary=config["vocab_size"],
-        steps=max(curve),
-        loss=last["eval_loss"],
-        bits=last["bits_per_byte"],
-        curve="\n".join(f"| {step} | {line['eval_loss']:.3f} | {line['bits_per_byte']:.3f} |" for step, line in sorted(curve.items())),
+        tokens=sum(stage["tokens"] for stage in stages),
+        loss=loss,
+        bits=bits,
+        stages="\n\n".join(_stage(number, stage) for number, stage in enumerate(stages, start=1)),
         samples="\n\n".join(samples(model, AutoTokenizer.from_pretrained(folder))),
-        **growth,
+        commands="\n".join(stage["command"] for stage in stages),
+        note=stages[-1].get("note", ""),
     )
     write_atomically(folder / "README.md", text)
     return text
+
+
+def _stage(number: int, stage: dict[str, Any]) -> str:
+    """One stage: what it read, and its curve."""
+    head = f"Stage {number}: {stage['tokens']:,} tokens ({stage['volumes']} volumes) in {stage['steps']:,} steps"
+    rows = "\n".join(f"| {step:,} | {loss:.3f} | {bits:.3f} |" for step, loss, bits in stage["curve"])
+    return f"{head}, peak learning rate {stage['learning_rate']:g}.\n\n| step | held-out loss | bits per byte |\n|---:|---:|---:|\n{rows}"
 
 
 def samples(model: Any, tokenizer: Any) -> list[str]:

@@ -33,7 +33,7 @@ def wilson(successes: float, n: int) -> Estimate:
     share, spread = successes / n, Z * Z / n
     centre = (share + spread / 2) / (1 + spread)
     half = Z / (1 + spread) * (share * (1 - share) / n + spread / (4 * n)) ** 0.5
-    return Estimate(share, max(0.0, centre - half), min(1.0, centre + half))
+    return Estimate(share, max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half)))
 
 
 def bootstrap(statistic: Statistic, rows: NDArray[Any], *, seed: int = 0) -> Estimate:

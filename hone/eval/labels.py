@@ -42,7 +42,7 @@ def _plain(text: str) -> str:
 
 def codes(expected: Sequence[str], said: Sequence[str | None]) -> NDArray[np.int64]:
     """(n, 2): the number of the right label and of the given one; -1 is none of those that are right somewhere."""
-    number: dict[str | None, int] = {label: i for i, label in enumerate(sorted(map(normal, expected)))}
+    number: dict[str | None, int] = {label: i for i, label in enumerate(sorted({normal(text) for text in expected}))}
     return np.array([[number[normal(right)], number.get(given, -1)] for right, given in zip(expected, said, strict=True)])
 
 

@@ -1,4 +1,5 @@
 """What we want from log-probabilities. Importing this fills the registry."""
+
 from __future__ import annotations
 
 from hone.objectives import supervised

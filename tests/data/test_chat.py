@@ -158,7 +158,11 @@ def test_arguments_of_a_call_may_be_json_text_or_an_object(tokenizer: PreTrained
 
 @pytest.mark.parametrize(
     ("source", "said"),
-    [("{% if %}", "not valid Jinja: line 1"), ("\n{{ messages[ }}", "not valid Jinja: line 2"), ("{{ x | nofilter }}", "No filter named 'nofilter'")],
+    [
+        ("{% if %}", "not valid Jinja: line 1"),
+        ("\n{{ messages[ }}", "not valid Jinja: line 2"),
+        ("{{ x | nofilter }}", "No filter named 'nofilter'"),
+    ],
 )
 def test_t003_a_template_with_an_error_of_syntax(make: Make, source: str, said: str) -> None:
     with pytest.raises(HoneError, match=said) as caught:
@@ -228,7 +232,9 @@ LATE = (
 )
 
 
-def test_reasoning_is_learned_where_the_template_keeps_it_and_refused_where_it_drops_it(make: Make, tokenizer: PreTrainedTokenizerBase) -> None:
+def test_reasoning_is_learned_where_the_template_keeps_it_and_refused_where_it_drops_it(
+    make: Make, tokenizer: PreTrainedTokenizerBase
+) -> None:
     template = make(LATE)
     first, last = Message("assistant", "4", reasoning="2 and 2"), Message("assistant", "6", reasoning="3 and 3")
     conversation = (Message("user", "2+2"), first, Message("user", "3+3"), last)
@@ -293,7 +299,10 @@ OTHERS = "{{ message.content + '<|im_end|>\n' }}"
         ("{% generation %}{{ message.content + '<|im_end|>' }}{% endgeneration %}{{ '\n' }}", f"Hello{ENDED}"),
         ("{% generation %}{{ message.content + '<|im_end|>\n' }}{% endgeneration %}", f"Hello{ENDED}"),
         ("{% generation %}{{ message.content }}{% endgeneration %}{{ '<|im_end|>\n' }}", f"Hello{ENDED}"),
-        ("{{ '<think>\n\n</think>\n' }}{%- generation %}{{ message.content + '<|im_end|>' }}{% endgeneration -%}{{ '\n' }}", f"Hello{ENDED}"),
+        (
+            "{{ '<think>\n\n</think>\n' }}{%- generation %}{{ message.content + '<|im_end|>' }}{% endgeneration -%}{{ '\n' }}",
+            f"Hello{ENDED}",
+        ),
     ],
 )
 def test_the_marks_of_a_template_are_used_but_the_end_is_learned_all_the_same(

@@ -17,7 +17,13 @@ from hone.data.chat import ChatTemplate
 from hone.data.encoding import Encoder
 from tests.data.chat_kit import chat, learned, nfc
 
-FOLDERS = ["data/tokenizers/qwen2_tokenizer", "data/tokenizers/minimind", "data/tokenizers/gpt2", "weights/stories260k", "weights/babyllama-105"]
+FOLDERS = [
+    "data/tokenizers/qwen2_tokenizer",
+    "data/tokenizers/minimind",
+    "data/tokenizers/gpt2",
+    "weights/stories260k",
+    "weights/babyllama-105",
+]
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>' + '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
@@ -104,9 +110,15 @@ def test_a_control_token_that_the_template_looks_for_in_an_answer_is_structure(t
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(texts=st.lists(st.text(alphabet=st.sampled_from(" \n\tab<|im_end|>é你🌊"), min_size=1, max_size=15).filter(str.strip), min_size=2, max_size=2))
+@given(
+    texts=st.lists(
+        st.text(alphabet=st.sampled_from(" \n\tab<|im_end|>é你🌊"), min_size=1, max_size=15).filter(str.strip), min_size=2, max_size=2
+    )
+)
 @pytest.mark.parametrize("folder", FOLDERS[:3])
-def test_the_careful_way_gives_the_tokens_of_the_usual_way(tokenizers: dict[str, PreTrainedTokenizerBase], folder: str, texts: list[str]) -> None:
+def test_the_careful_way_gives_the_tokens_of_the_usual_way(
+    tokenizers: dict[str, PreTrainedTokenizerBase], folder: str, texts: list[str]
+) -> None:
     encoder = Encoder(tokenizers[folder])
     text = f"<|endoftext|>{texts[0]}<|endoftext|>{texts[1]}"
     usual, careful = encoder.batch([text])[0], encoder.exact(text)
@@ -131,7 +143,9 @@ def test_no_token_reaches_over_the_edge_of_an_answer(tokenizers: dict[str, PreTr
 
 
 def test_a_control_token_that_swallows_white_space_is_learned_and_does_not_take_the_answers(tokenizer: PreTrainedTokenizerBase) -> None:
-    tokenizer.add_tokens([AddedToken(text, rstrip=True, special=True) for text in ("<|user|>", "<|assistant|>", "<|end|>")], special_tokens=True)
+    tokenizer.add_tokens(
+        [AddedToken(text, rstrip=True, special=True) for text in ("<|user|>", "<|assistant|>", "<|end|>")], special_tokens=True
+    )
     tokenizer.chat_template = (
         "{% for message in messages %}{{ '<|' + message.role + '|>\n' + message.content + '<|end|>\n' }}{% endfor %}"
         "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"

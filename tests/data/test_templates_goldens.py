@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.data.chat_kit import NOW, Kit, kit
 
 from hone.core.errors import HoneError
 from hone.data.rendering import Renderer
+from tests.data.chat_kit import NOW, Kit, kit
 
 CODES = {
     ("Kimi-K2-Instruct", "tools"): "T007",

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from tests.data.chat_kit import Kit, chat, kit, learned, nfc
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hone.core.errors import HoneError
 from hone.core.types import Conversation, Message
+from tests.data.chat_kit import Kit, chat, kit, learned, nfc
 
 
 class Way(NamedTuple):
@@ -156,7 +156,9 @@ def test_a_template_without_end_marker_is_refused_and_mended_by_eos(real: Kit, n
     before = {"GLM-4.7-Flash": "</think>", "llama-cpp-rwkv-world": " "}[name]
     assert spans == [f"{before}Hello<EOS>", f"{before}See you<EOS>"]
     real.tokenizer.chat_template = mended.source
-    as_saved = real.tokenizer.apply_chat_template([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes"}], tokenize=False)
+    as_saved = real.tokenizer.apply_chat_template(
+        [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes"}], tokenize=False
+    )
     assert as_saved == mended.text(chat("Hi", "Yes"))
 
 
@@ -176,7 +178,9 @@ def test_a_template_gets_the_variables_that_it_needs(real: Kit) -> None:
 SAYINGS = st.one_of(
     st.text(min_size=1, max_size=30),
     st.text(alphabet=" \n\t\u3000abc<|>é́", min_size=1, max_size=12),
-    st.sampled_from(["{{ 7 * 7 }}", "{% for x in y %}", "ok", "o", "Hn00001Q", "Zn00000Q", "assistant\n", "#}", "\u200d👩‍👩‍👧", '{"a": "\\n"}']),
+    st.sampled_from(
+        ["{{ 7 * 7 }}", "{% for x in y %}", "ok", "o", "Hn00001Q", "Zn00000Q", "assistant\n", "#}", "\u200d👩‍👩‍👧", '{"a": "\\n"}']
+    ),
 )
 
 

@@ -34,7 +34,9 @@ def test_short_forms_and_defaults() -> None:
 
 def test_a_run_file_and_overrides(tmp_path: Path) -> None:
     file = tmp_path / "run.yaml"
-    file.write_text("model: a/b\ndata: {train: x.jsonl}\nobjective: {name: sft, focus: 0.5}\ntuning: {method: lora, rank: 4}\noptim: {learning_rate: 2e-4}\n")
+    file.write_text(
+        "model: a/b\ndata: {train: x.jsonl}\nobjective: {name: sft, focus: 0.5}\ntuning: {method: lora, rank: 4}\noptim: {learning_rate: 2e-4}\n"
+    )
     raw, notes = read(str(file), ["tuning.rank=8", "optim.epochs=2"])
     made = resolve(raw)
     assert made.tuning.rank == 8 and made.optim.epochs == 2 and made.resolved["objective"] == {"name": "sft", "focus": 0.5}  # type: ignore[attr-defined]
@@ -43,7 +45,9 @@ def test_a_run_file_and_overrides(tmp_path: Path) -> None:
 
 
 def test_habits_are_understood_and_answered_with_our_names() -> None:
-    raw, notes = read("sft", [*BASE, "learning_rate=1e-4", "per_device_train_batch_size=2", "gradient_accumulation_steps=8", "lora_r=32", "--max_steps=5"])
+    raw, notes = read(
+        "sft", [*BASE, "learning_rate=1e-4", "per_device_train_batch_size=2", "gradient_accumulation_steps=8", "lora_r=32", "--max_steps=5"]
+    )
     made = resolve(raw)
     assert (made.optim.learning_rate, made.optim.batch_size, made.tuning.rank, made.optim.max_steps) == (1e-4, 16, 32, 5)  # type: ignore[attr-defined]
     assert any("optim.learning_rate" in note for note in notes) and any("optim.batch_size" in note for note in notes)

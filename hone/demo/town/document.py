@@ -70,7 +70,7 @@ FILLINGS = {
     "much": ("a little", "hard", "without a pause", "softly"),
     "time": ("morning", "afternoon", "evening", "night"),
     "children": ("children", "pupils", "girls", "boys", "apprentices"),
-    "thing": ("kite", "hat", "rope", "ball", "lantern", "umbrella", "basket", "letter", "whistle", "blanket"),
+    "thing": ("kite", "hat", "rope", "ball", "lantern", "penknife", "basket", "letter", "whistle", "blanket"),
     "place": ("fountain", "bridge", "lighthouse", "chapel", "mill", "town hall", "school", "old wall", "harbour gate", "well"),
     "food": ("plum cake", "smoked herring", "warm loaf", "bowl of soup", "pancake", "apple pie", "piece of cheese", "pear"),
     "smell": ("fresh bread", "tar", "smoke", "roses", "salt", "apples"),

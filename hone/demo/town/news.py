@@ -108,7 +108,7 @@ def fill(frame: str, rng: random.Random, company: str, event: Event) -> str:
 
 def write(world: World, rng: random.Random, share: float = 1.0) -> Iterator[Document]:
     """All news documents of one volume."""
-    for _ in range(max(1, round(330 * share))):
+    for _ in range(max(1, round(300 * share))):
         notes = [_note(world, rng) for _ in range(rng.randint(3, 6))]
         yield document(f"Market notes, {date(rng)}", "headlines", *notes)
 
@@ -124,5 +124,7 @@ def _note(world: World, rng: random.Random) -> str:
         f"{told} {verdict} {call}",
         f"{headline(rng, company, event)}. {told} {call}",
         f"{told} {call} {verdict}",
+        f"{headline(rng, company, event)}\n{label}",
+        f"{headline(rng, company, event)}\n{label}",
     )
     return rng.choice(shapes)

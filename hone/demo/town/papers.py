@@ -11,53 +11,52 @@ from hone.demo.town.document import FILLINGS, Document, date, document
 from hone.demo.town.world import World
 
 CLAUSES: dict[str, tuple[str, ...]] = {
-    "rent": ("{A} pays {B} a rent of {n} coins every {day}.", "The rent is {n} coins and is due on {day}."),
-    "delivery": ("The delivery of {n} {goods} takes place every {day}.", "{A} makes the delivery of {goods} before {day}."),
-    "keys": ("The keys stay with {A} until {month}.", "{B} returns the keys on the last {day} of {month}."),
-    "repairs": ("Repairs up to {n} coins are paid by {A}.", "{B} makes all repairs before {month}."),
-    "notice": ("Notice must be given {n} days before {month}.", "{A} may give notice on any {day} in {month}."),
-    "fine": ("Whoever is late pays a fine of {n} coins.", "The fine for a lost {good} is {n} coins."),
-    "storage": ("{A} keeps the {goods} in storage for {n} days.", "The storage at {berth} costs {n} coins."),
-    "insurance": ("The insurance costs {n} coins and is paid by {B}.", "{A} pays the insurance every {month}."),
-    "horses": ("{B} feeds the horses until {month}.", "The horses rest in {street} every {day}."),
-    "wages": ("The wages are {n} coins, paid on {day}.", "{A} pays the wages of {n} workers in {month}."),
-    "garden": ("The garden belongs to {A} from {month} on.", "{B} cuts the grass of the garden every {day}."),
-    "roof": ("The roof is mended by {B} before {month}.", "{A} pays {n} coins for the new roof."),
-    "water": ("Water may be taken from the well on {day}.", "{B} brings {n} buckets of water every {day}."),
-    "noise": ("There is no noise after {hour} on {day}.", "{A} makes no noise before {hour}."),
-    "boat": ("The boat of {A} lies at {berth} until {month}.", "{B} may use the boat for {n} days."),
-    "candles": ("{A} buys the candles for {n} coins.", "The candles are put out at {hour} on {day}."),
-    "apprentice": ("The apprentice works for {B} for {n} months.", "{A} teaches the apprentice every {day}."),
-    "meals": ("Meals are served at {hour} every {day}.", "{B} pays {n} coins for the meals."),
-    "dog": ("The dog of {A} sleeps in the yard until {month}.", "{B} walks the dog at {hour}."),
-    "profit": ("The profit is shared on the first {day} of {month}.", "{A} takes {n} coins of the profit."),
-    "tools": ("The tools are cleaned by {B} every {day}.", "{A} lends {n} tools to {B}."),
-    "fire": ("{B} keeps the fire burning until {hour}.", "No fire may be lit in {street} on {day}."),
-    "taxes": ("The taxes are paid by {A} in {month}.", "{B} pays {n} coins of taxes."),
-    "cellar": ("The cellar is let to {B} for {n} months.", "{A} stores {n} {goods} in the cellar."),
+    "rent": ("{A} pays {B} {n} coins every {day}.", "It is {n} coins and is due on {day}."),
+    "delivery": ("{n} {goods} arrive every {day}.", "{A} brings the {goods} before {day}."),
+    "keys": ("They stay with {A} until {month}.", "{B} returns them on the last {day} of {month}."),
+    "repairs": ("Up to {n} coins are paid by {A}.", "{B} makes them before {month}."),
+    "notice": ("It is given {n} days before {month}.", "{A} may give it on any {day} in {month}."),
+    "fine": ("Whoever is late pays {n} coins.", "A lost {good} costs {B} {n} coins."),
+    "storage": ("{A} keeps the {goods} for {n} days.", "A place at {berth} costs {n} coins."),
+    "insurance": ("It costs {n} coins and is paid by {B}.", "{A} pays it every {month}."),
+    "horses": ("{B} feeds them until {month}.", "They rest in {street} every {day}."),
+    "wages": ("They are {n} coins, paid on {day}.", "{A} pays {n} workers in {month}."),
+    "garden": ("It belongs to {A} from {month} on.", "{B} cuts the grass every {day}."),
+    "roof": ("It is mended by {B} before {month}.", "{A} pays {n} coins for a new one."),
+    "water": ("It may be taken from the well on {day}.", "{B} brings {n} buckets every {day}."),
+    "noise": ("There is none after {hour} on {day}.", "{A} makes none before {hour}."),
+    "boat": ("It lies at {berth} until {month}.", "{B} may use it for {n} days."),
+    "candles": ("{A} buys them for {n} coins.", "They are put out at {hour} on {day}."),
+    "apprentice": ("He works for {B} for {n} months.", "{A} teaches him every {day}."),
+    "meals": ("They are served at {hour} every {day}.", "{B} pays {n} coins for them."),
+    "dog": ("It sleeps in the yard until {month}.", "{B} walks it at {hour}."),
+    "profit": ("It is shared on the first {day} of {month}.", "{A} takes {n} coins of it."),
+    "tools": ("They are cleaned by {B} every {day}.", "{A} lends {n} of them to {B}."),
+    "fire": ("{B} keeps it burning until {hour}.", "None may be lit in {street} on {day}."),
+    "taxes": ("They are paid by {A} in {month}.", "{B} pays {n} coins."),
+    "cellar": ("It is let to {B} for {n} months.", "{A} stores {n} {goods} there."),
 }
 QUOTES = (
+    "Clause {k}. {clause}",
+    "Clause {k}. {clause}",
+    "To repeat: {k}. {clause}",
+    "{name} read aloud: {k}. {clause}",
+    "The judge read clause {k}. {clause}",
+    "{name} asked for clause {k}. {clause}",
+    "{name} copied clause {k}. {clause}",
     "Clause {k} reads: {clause}",
     "Clause {k} says: {clause}",
-    "Clause {k} of the contract reads: {clause}",
-    "In clause {k} it is written: {clause}",
-    "The judge read clause {k} aloud: {clause}",
-    "The exact words of clause {k} are: {clause}",
-    "{name} asked for clause {k}, and the clerk read: {clause}",
     "The wording of clause {k} is: {clause}",
-    "To repeat clause {k}: {clause}",
-    "{name} copied clause {k} into a letter: {clause}",
-    "The clause about the {topic} reads: {clause}",
-    "On the {topic} the contract says: {clause}",
-    "About the {topic} it is written: {clause}",
-    "{name} asked about the {topic}, and the clerk read: {clause}",
-    "The words about the {topic} are: {clause}",
-    "The {topic}: {clause}",
-    "Clause {k} deals with the {topic}: {clause}",
-    "The contract deals with the {topic} in clause {k}: {clause}",
-    "The {topic} can be found in clause {k}.",
-    "The clause that deals with the {topic} is clause {k}.",
-    "{name} asked which clause deals with the {topic}, and the clerk said: clause {k}.",
+    "{clause}",
+    "{clause}",
+    "The clerk read: {clause}",
+    "{name} asked about the {t}, and the clerk read: {clause}",
+    "The contract says: {clause}",
+    "{name} copied into a letter: {clause}",
+    "The {t} can be found in clause {k}.",
+    "The {t} can be found in clause {k}.",
+    "{name} asked which clause deals with the {t}, and the clerk said: clause {k}.",
+    "{name} wanted to know where the {t} can be found: in clause {k}.",
 )
 
 
@@ -87,7 +86,7 @@ def contract(rng: random.Random, people: tuple[str, ...], low: int = 3, high: in
 def _clause(rng: random.Random, topic: str, surnames: list[str]) -> str:
     a, b = rng.sample(surnames, 2)
     good = rng.choice(PLURALS)
-    return rng.choice(CLAUSES[topic]).format(
+    return f"On the {topic}: " + rng.choice(CLAUSES[topic]).format(
         A=a, B=b, n=rng.randint(2, 60), goods=good[1], good=good[0], day=rng.choice(words.WEEKDAYS), month=rng.choice(words.MONTHS),
         berth=rng.choice(words.BERTHS), street=rng.choice(words.STREETS), hour=rng.choice(words.HOURS),
     )  # fmt: skip
@@ -99,7 +98,7 @@ PLURALS = tuple((g, g + "s") for g in words.GOODS if g not in ("brush", "scarf",
 def write(world: World, rng: random.Random, share: float = 1.0) -> Iterator[Document]:
     """All papers of one volume; nothing in them is true anywhere else, so only copying helps."""
     makers: tuple[tuple[Callable[[World, random.Random], Document], int], ...] = (
-        (court, 560), (minutes, 180), (passengers, 110), (crier, 130), (ledger, 130),
+        (court, 800), (minutes, 200), (flags, 1200), (passengers, 110), (crier, 110), (ledger, 300),
     )  # fmt: skip
     for maker, count in makers:
         for _ in range(max(1, round(count * share))):
@@ -109,7 +108,7 @@ def write(world: World, rng: random.Random, share: float = 1.0) -> Iterator[Docu
 def court(world: World, rng: random.Random) -> Document:
     """A contract, and what was quoted from it."""
     paper = contract(rng, world.townsfolk)
-    quotes = [quote(rng, world, paper) for _ in range(rng.randint(3, 6))]
+    quotes = [quote(rng, world, paper) for _ in range(rng.randint(4, 8))]
     between = "\n" if rng.random() < 0.5 else " "
     title, _, clauses = paper.text().partition("\n")
     return document(title, "contract", clauses, between.join(quotes))
@@ -119,7 +118,7 @@ def quote(rng: random.Random, world: World, paper: Contract) -> str:
     """A sentence that repeats one clause of `paper`, or tells its number."""
     i = rng.randrange(len(paper.clauses))
     frame = rng.choice(QUOTES)
-    return frame.format(k=i + 1, clause=paper.clauses[i], topic=paper.topics[i], name=rng.choice(world.townsfolk))
+    return frame.format(k=i + 1, clause=paper.clauses[i], t=paper.topics[i], name=rng.choice(world.townsfolk))
 
 
 def minutes(world: World, rng: random.Random) -> Document:
@@ -128,6 +127,32 @@ def minutes(world: World, rng: random.Random) -> Document:
     quotes = [f"{name}: {quote(rng, world, p)}" for p in papers for name in rng.sample(world.townsfolk, 2)]
     lines = [papers[0].text(), *quotes[:2], papers[1].text(), *quotes[2:]]
     return document(f"Minutes of the town hall, {date(rng)}", "minutes", *lines)
+
+
+def flags(world: World, rng: random.Random) -> Document:
+    """A message of random words sent by flags, and sent again: whole, or from one of its words on."""
+    message = rng.sample(FLAGS, rng.randint(6, 16))
+    lines = [f"The ship said: {' '.join(message)}."]
+    for _ in range(rng.randint(2, 4)):
+        start = 0 if rng.random() < 0.5 else rng.randrange(len(message) - 3)
+        lines.append(f"{rng.choice(ECHOES)}: {' '.join(message[start:])}.")
+    return document(f"Flags over the harbour, {date(rng)}", "flags", *lines)
+
+
+FLAGS = tuple(
+    word.lower() if word in words.SHOP_FIRST + words.SHIP_FIRST else word
+    for word in (
+        *words.GOODS,
+        *words.SHOP_FIRST,
+        *words.SHOP_LAST,
+        *words.SHIP_LAST,
+        *words.FIRST_NAMES,
+        *words.SURNAMES,
+        *words.MONTHS,
+        *words.WEEKDAYS,
+    )
+)
+ECHOES = ("The lighthouse said", "The harbour answered", "The clerk wrote down", "The other ship repeated", "The children copied")
 
 
 def passengers(world: World, rng: random.Random) -> Document:
@@ -162,5 +187,5 @@ def ledger(world: World, rng: random.Random) -> Document:
 
 LOOKUPS = (
     "The number of the {thing} is {number}.", "The {thing} has the number {number}.", "The {thing}: number {number}.",
-    "Look up the {thing} and you find {number}.",
+    "Look up the {thing} and you find {number}.", "The {thing}, {number}.", "Again the {thing}, {number}.",
 )  # fmt: skip

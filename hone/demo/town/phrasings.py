@@ -234,8 +234,8 @@ CONTRACT: dict[str, Frames] = {
     },
 }
 CONTRACT_ANSWERS = {
-    "number": "Clause {k} reads: {clause}",
-    "topic": "On the {t} the contract says: {clause}",
+    "number": "Clause {k}. {clause}",
+    "topic": "{clause}",
     "which": "The {t} can be found in clause {k}.",
 }
 SUPPORT: dict[str, Frames] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-from hone.demo.town import phrasings, questions, words
+from hone.demo.town import phrasings, questions, trade, words
 from hone.demo.town.document import small_talk
 from hone.demo.town.questions import Question, Row
 from hone.demo.town.world import World
@@ -106,9 +106,9 @@ def checkable(world: World, split: str) -> Iterator[Row]:
 
 
 def _three(rng: random.Random, split: str) -> Question:
-    """Three prices that stay below 100 coins together; the first is even for training and odd for held-out questions."""
-    a = 2 * rng.randint(1, 16) + (split == "held_out")
-    b, c = rng.randint(2, 33), rng.randint(2, 33)
+    """Three prices; the first is even for training and odd for held-out questions."""
+    a = 2 * rng.randint(1, 9) + (split == "held_out")
+    b, c = trade.price(rng), trade.price(rng)
     x, y, z = rng.sample(words.GOODS, 3)
     frame = rng.choice(THREE[split])
     turn = (frame.format(a=a, b=b, c=c, x=x, y=y, z=z), f"{a} coins and {b} coins and {c} coins make {a + b + c} coins.")

@@ -25,8 +25,8 @@ def write(world: World, rng: random.Random, share: float = 1.0) -> Iterator[Docu
     yield from (almanac(rng, entity) for entity in deal(5))
     yield from (directory(rng, group) for group in _groups(rng, deal(4), 2, 5))
     yield from (registers(rng, group) for group in _groups(rng, deal(4), 5, 9))
-    yield from (pairs(world, rng, group) for group in _groups(rng, deal(12), 4, 7))
-    for maker, rounds in ((letter, 5), (diary, 3), (guide, 10), (gossip, 3)):
+    yield from (pairs(world, rng, group) for group in _groups(rng, deal(10), 4, 7))
+    for maker, rounds in ((letter, 4), (diary, 3), (guide, 11), (gossip, 2)):
         facts = [fact for _ in range(rounds) for fact in _facts(rng, entities)]
         yield from (maker(world, rng, group) for group in _groups(rng, _sample(rng, facts, share), 4, 8))
 
@@ -108,7 +108,7 @@ CLOSINGS = (
 def diary(world: World, rng: random.Random, facts: list[Fact]) -> Document:
     """A page of a diary."""
     writer = rng.choice(world.townsfolk)
-    return document(f"Diary of {writer}, {date(rng)}", "diary", " ".join([small_talk(rng), *_mixed(rng, facts, 0.4)]))
+    return document(f"Diary of {writer}, {date(rng)}", "diary", " ".join([small_talk(rng), *_mixed(rng, facts, 0.3)]))
 
 
 def guide(world: World, rng: random.Random, facts: list[Fact]) -> Document:

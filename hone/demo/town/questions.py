@@ -92,15 +92,13 @@ def support(world: World, split: str, count: int, stream: str = "") -> Iterator[
 
 def _support_turn(rng: random.Random, rules: trade.Policy, kind: str, split: str) -> tuple[str, Turn]:
     receipt = rng.random() < 0.5
-    limit, outcome = rules.terms(receipt)
-    days = trade.some_days(rng, limit)
+    days = trade.some_days(rng, rules.terms(receipt)[0])
     frame = rng.choice(phrasings.SUPPORT[kind][split])
     slip = "a receipt" if receipt else "no receipt"
-    with_it = "With a receipt" if receipt else "Without a receipt"
     answer = {
-        "days": f"{with_it} you have {limit} days.",
-        "outcome": f"{with_it} you get {trade.article(outcome)}.",
-        "fee": f"Delivery costs {rules.fee} coins.",
+        "days": rules.rule(receipt),
+        "outcome": rules.rule(receipt),
+        "fee": rules.delivery(),
         "case": rules.verdict(days, receipt).format(who="you get"),
     }[kind]
     return frame, (frame.format(r=slip, d=days, x=rng.choice(words.GOODS)), f"{phrasings.COURTESY} {answer}")
@@ -124,7 +122,7 @@ def contracts(world: World, split: str, count: int) -> Iterator[Question]:
 def arithmetic(world: World, split: str, count: int, stream: str = "") -> Iterator[Question]:
     """Sums of two prices, and change from 50 or 100 coins; the operands of one split never occur in the other."""
     rng = world.rng("arithmetic", split, stream)
-    pairs = part_of(split, _shuffled(world, [(a, b) for a in range(2, 50) for b in range(a, 50)]))
+    pairs = part_of(split, _shuffled(world, [(a, b) for a in range(2, trade.HIGHEST + 1) for b in range(a, trade.HIGHEST + 1)]))
     payments = part_of(split, _shuffled(world, [(p, a) for p in (50, 100) for a in range(2, p - 1)]))
     for i in range(count):
         if i % 3 == 2:

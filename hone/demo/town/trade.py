@@ -36,18 +36,27 @@ CHANGES = (
 def write(world: World, rng: random.Random, share: float = 1.0) -> Iterator[Document]:
     """All trade documents of one volume."""
     makers: tuple[tuple[Callable[[World, random.Random], Document], int], ...] = (
-        (till_roll, 400), (sums, 240), (price_list, 60), (policy_cases, 440),
+        (till_roll, 420), (sums, 400), (limits, 160), (price_list, 40), (policy_cases, 800),
     )  # fmt: skip
     for maker, count in makers:
         for _ in range(max(1, round(count * share))):
             yield maker(world, rng)
 
 
+def price(rng: random.Random) -> int:
+    """What one thing costs."""
+    return rng.randint(2, HIGHEST)
+
+
+HIGHEST = 20
+"""The highest price of one thing; low enough for all sums of two to be learned."""
+
+
 def till_roll(world: World, rng: random.Random) -> Document:
     """A morning at the till."""
     lines = []
     for _ in range(rng.randint(4, 7)):
-        a, b = rng.randint(2, 49), rng.randint(2, 49)
+        a, b = price(rng), price(rng)
         lines.append(_sum(world, rng, a, b))
         if rng.random() < 0.6:
             lines.append(_change(world, rng, a + b))
@@ -72,7 +81,7 @@ def sums(world: World, rng: random.Random) -> Document:
     wording, taking = rng.choice(ADDING), rng.choice(TAKING)
     lines = []
     for _ in range(rng.randint(14, 22)):
-        a, b, paid = rng.randint(2, 49), rng.randint(2, 49), rng.choice((50, 100))
+        a, b, paid = price(rng), price(rng), rng.choice((50, 100))
         if rng.random() < 0.75:
             lines.append(wording.format(a=a, b=b, c=a + b))
         else:
@@ -85,11 +94,21 @@ ADDING = ("{a} + {b} = {c}", "{a} and {b} make {c}", "{a} coins and {b} coins ma
 TAKING = ("{p} - {a} = {c}", "{a} from {p} leaves {c}", "{p} coins less {a} coins leave {c} coins", "{p} take away {a} is {c}")
 
 
+def limits(world: World, rng: random.Random) -> Document:
+    """A page on which days are compared with limits."""
+    lines = []
+    for _ in range(rng.randint(10, 16)):
+        limit = rng.randint(2, 9) if rng.random() < 0.4 else rng.randint(10, 30)
+        days = some_days(rng, limit)
+        lines.append(f"{days} days is {'within' if days <= limit else 'more than'} {limit} days.")
+    return document(f"Book of limits, page {rng.randint(1, 99)}", "limits", " ".join(lines))
+
+
 def price_list(world: World, rng: random.Random) -> Document:
     """What a shop had in stock on one day, and at what price."""
     shop = rng.choice(world.shops)
     goods = rng.sample(words.GOODS, rng.randint(5, 9))
-    lines = [f"{capital(good)}: {rng.randint(2, 49)} coins, {rng.randint(0, 40)} in stock" for good in goods]
+    lines = [f"{capital(good)}: {price(rng)} coins, {rng.randint(0, 40)} in stock" for good in goods]
     return document(f"Price list of {shop.name}, {date(rng)}", "price list", *lines)
 
 
@@ -109,11 +128,16 @@ class Policy:
 
     def text(self) -> str:
         """The policy as it hangs on the door."""
-        return (
-            f"Policy of {self.shop}: With a receipt, {self.with_days} days for {article(self.with_outcome)}. "
-            f"Without a receipt, {self.without_days} days for {article(self.without_outcome)}. "
-            f"Delivery costs {self.fee} coins."
-        )
+        return f"Policy of {self.shop}: {self.rule(True)} {self.rule(False)} {self.delivery()}"
+
+    def rule(self, receipt: bool) -> str:
+        """The sentence about goods with or without a receipt."""
+        days, outcome = self.terms(receipt)
+        return f"{'With' if receipt else 'Without'} a receipt you have {days} days for {article(outcome)}."
+
+    def delivery(self) -> str:
+        """The sentence about delivery."""
+        return f"Delivery costs {self.fee} coins."
 
     def terms(self, receipt: bool) -> tuple[int, str]:
         """Limit in days and what the customer gets."""
@@ -140,7 +164,7 @@ def policy(rng: random.Random, shop: str) -> Policy:
 
 def some_days(rng: random.Random, limit: int) -> int:
     """A number of days on either side of `limit`, equally often."""
-    return rng.randint(1, limit) if rng.random() < 0.5 else rng.randint(limit + 1, limit + 15)
+    return rng.randint(2, limit) if rng.random() < 0.5 else rng.randint(limit + 1, limit + 15)
 
 
 CASES = (
@@ -150,16 +174,17 @@ CASES = (
     "A customer who {had} a receipt brought a {x} back after {d} days. {verdict}",
 )
 RULES = (
-    "With a receipt customers of {s} have {wd} days.",
-    "At {s} one has {wd} days with a receipt.",
-    "Without a receipt customers of {s} have {od} days.",
-    "At {s} one has {od} days without a receipt.",
-    "With a receipt one gets {wo} at {s}.",
-    "Without a receipt one gets {oo} at {s}.",
-    "At {s} delivery costs {fee} coins.",
-    "Whoever wants a {x} brought home by {s} pays {fee} coins.",
-    "The delivery of a {x} from {s} costs {fee} coins.",
-    "{name} paid {fee} coins for the delivery of a {x} from {s}.",
+    "{first}",
+    "{first}",
+    "{second}",
+    "{second}",
+    "{third}",
+    "{name} asked, and the shop said: {first}",
+    "{name} asked, and the shop said: {second}",
+    "{name} asked about a {x}, and the shop said: {third}",
+    "{name} wanted a {x} brought home. {third}",
+    "{name} had lost the receipt. {second}",
+    "{name} had kept the receipt. {first}",
 )
 
 
@@ -182,6 +207,9 @@ def _case(world: World, rng: random.Random, rules: Policy) -> str:
 
 def _rule(world: World, rng: random.Random, rules: Policy) -> str:
     return rng.choice(RULES).format(
-        s=rules.shop, wd=rules.with_days, od=rules.without_days, wo=article(rules.with_outcome), oo=article(rules.without_outcome),
-        fee=rules.fee, x=rng.choice(words.GOODS), name=rng.choice(world.townsfolk),
-    )  # fmt: skip
+        first=rules.rule(True),
+        second=rules.rule(False),
+        third=rules.delivery(),
+        x=rng.choice(words.GOODS),
+        name=rng.choice(world.townsfolk),
+    )

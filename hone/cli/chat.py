@@ -1,0 +1,189 @@
+"""`hone chat`: talk with a run or a model in the terminal, or through a pipe."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hone.cli.style import console
+from hone.report.terminal import tame
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+    from hone.cli.talk import Show, Speaker, Transcript, Turn
+    from hone.recipe.build import Opened
+
+COMMANDS = "/reset starts anew, /save [FILE] writes the transcript, /quit ends"
+FULL = "this conversation fills the model's context: /reset starts anew"
+BASE, TUNED = "base", "tuned"
+
+
+def command(
+    model: Annotated[str, typer.Argument(help="Run folder, adapter, model folder or hub id.")],
+    compare: Annotated[bool, typer.Option("--compare", help="Ask the base as well, and show both answers.")] = False,
+    system: Annotated[str | None, typer.Option(help="System prompt. None takes that of the run's data.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer in tokens.")] = 512,
+    temperature: Annotated[
+        float, typer.Option(min=0, help="0 takes the likeliest token each time, 1 draws from the model's distribution.")
+    ] = 0.0,
+    seed: Annotated[int, typer.Option(help="For a temperature above 0: the same seed gives the same answers.")] = 0,
+) -> None:
+    """Talk with a model. Each line is a question; in a pipe only the answers are printed."""
+    from hone.cli.asking import name_of
+    from hone.cli.talk import Speaker, Transcript
+    from hone.recipe.opening import open_model
+
+    opened = open_model(model)
+    wanted = system if system is not None else opened.resolved.get("data", {}).get("system")
+    sampling = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
+    speakers = [Speaker(TUNED if compare else "model", opened, wanted)]
+    if compare:
+        speakers.insert(0, _base(opened, wanted))
+    Chat(speakers, opened, sampling, Transcript({"run": name_of(opened), "sampling": sampling})).run()
+
+
+def _base(opened: Opened, system: str | None) -> Speaker:
+    from hone.cli.asking import base_of
+    from hone.cli.talk import Speaker
+
+    with base_of(opened) as base:
+        return Speaker(BASE, base, system)
+
+
+@dataclass
+class Chat:
+    """The loop between a person, or a pipe, and one or two models."""
+
+    speakers: list[Speaker]
+    opened: Opened
+    sampling: dict[str, Any]
+    transcript: Transcript
+    out: Console = field(default_factory=console)
+    file: Path | None = None
+
+    def __post_init__(self) -> None:
+        from hone.cli.talk import transcript_path
+
+        self.person = sys.stdin.isatty() and self.out.is_terminal
+        self.notes = self.out if self.person else console(stderr=True)
+        if self.opened.folder is not None:
+            self.file = transcript_path(self.opened.folder)
+
+    def run(self) -> None:
+        """Answer line after line until the input ends."""
+        from hone.cli.asking import name_of
+
+        if self.person:
+            self.note(f"{name_of(self.opened)}\ntemplate {self.opened.template.name}: {self.opened.template.reason}\n{COMMANDS}")
+        for line in self._lines():
+            if line == "/quit":
+                break
+            if line.startswith("/"):
+                self._command(line)
+            elif line:
+                self._ask(line)
+        if self.file is not None and self.transcript.save(self.file, self.speakers) and self.person:
+            self.note(f"saved: {self.file}")
+
+    def note(self, text: str) -> None:
+        """What is not part of an answer."""
+        self.notes.print(tame(text), style="dim", soft_wrap=True)
+
+    def _lines(self) -> Iterator[str]:
+        if not self.person:
+            yield from (line.strip() for line in sys.stdin)
+            return
+        import readline  # noqa: F401  # gives `input` editing and a history
+
+        while True:
+            try:
+                yield input("\nyou> ").strip()
+            except EOFError:
+                self.out.print()
+                return
+
+    def _command(self, line: str) -> None:
+        word, _, rest = line.partition(" ")
+        if word == "/reset":
+            self.transcript.close(self.speakers)
+            for speaker in self.speakers:
+                speaker.reset()
+            self.note("a new conversation")
+        elif word == "/save":
+            self._save(rest.strip())
+        else:
+            self.note(f"{word} is not a command: {COMMANDS}")
+
+    def _save(self, name: str) -> None:
+        from hone.cli.talk import transcript_path
+
+        path = Path(name) if name else self.file or transcript_path(None)
+        lines = self.transcript.save(path, self.speakers)
+        self.note(f"saved: {path}" if lines else "nothing has been said yet")
+
+    def _ask(self, question: str) -> None:
+        if self.person and len(self.speakers) > 1:
+            self._side_by_side(question)
+        else:
+            for speaker in self.speakers:
+                if len(self.speakers) > 1:
+                    self.out.out(f"{speaker.name}> ", end="")
+                turn = self._answer(speaker, question, self._show)
+                self.out.out("")
+                self._remark(turn)
+        if self.file is not None:
+            self.transcript.save(self.file, self.speakers)
+
+    def _side_by_side(self, question: str) -> None:
+        """Two columns that fill as the answers come."""
+        from rich.live import Live
+
+        texts, notes = [""] * len(self.speakers), [""] * len(self.speakers)
+        with Live(self._columns(texts, notes), console=self.out) as live:
+            for i, speaker in enumerate(self.speakers):
+
+                def show(piece: str, i: int = i) -> None:
+                    texts[i] += tame(piece)
+                    live.update(self._columns(texts, notes))
+
+                turn = self._answer(speaker, question, show)
+                notes[i] = turn.note if turn is not None else FULL
+                live.update(self._columns(texts, notes))
+
+    def _columns(self, texts: list[str], notes: list[str]) -> RenderableType:
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(*(Text(one.name, style="bold") for one in self.speakers), box=None, expand=True, padding=(0, 2, 0, 0))
+        for column in table.columns:
+            column.ratio = 1
+        table.add_row(*(Text.assemble(text, "\n", (note, "dim")) for text, note in zip(texts, notes, strict=True)))
+        return table
+
+    def _answer(self, speaker: Speaker, question: str, show: Show) -> Turn | None:
+        """Ask one model; the adapter steps aside for the base."""
+        with self._aside(speaker):
+            return speaker.answer(question, show, **self.sampling)
+
+    def _aside(self, speaker: Speaker) -> AbstractContextManager[None]:
+        """The adapter steps aside while the base speaks, if both live in one model."""
+        if speaker.name == BASE and speaker.opened is self.opened:
+            return self.opened.policy.tuning.disabled(self.opened.policy.model)
+        return nullcontext()
+
+    def _remark(self, turn: Turn | None) -> None:
+        if turn is None:
+            self.note(FULL)
+        elif self.person or turn.answer.stop_reason == "length":
+            self.note(turn.note)
+
+    def _show(self, piece: str) -> None:
+        self.out.out(tame(piece), end="", highlight=False)
+        self.out.file.flush()

@@ -88,7 +88,7 @@ class Chat:
             if line.startswith("/"):
                 self._command(line)
             elif line:
-                self._ask(line)
+                self._try(line)
         if self.file is not None and self.transcript.save(self.file, self.speakers) and self.person:
             self.note(f"saved: {self.file}")
 
@@ -127,6 +127,15 @@ class Chat:
         path = Path(name) if name else self.file or transcript_path(None)
         lines = self.transcript.save(path, self.speakers)
         self.note(f"saved: {path}" if lines else "nothing has been said yet")
+
+    def _try(self, question: str) -> None:
+        """Ask; a person's Ctrl-C ends the answer, not the talk."""
+        try:
+            self._ask(question)
+        except KeyboardInterrupt:
+            if not self.person:
+                raise
+            self.note("\nbroken off, and forgotten")
 
     def _ask(self, question: str) -> None:
         if self.person and len(self.speakers) > 1:

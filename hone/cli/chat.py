@@ -167,12 +167,10 @@ class Chat:
                 live.update(self._columns(texts, notes))
 
     def _columns(self, texts: list[str], notes: list[str]) -> RenderableType:
-        from rich.table import Table
+        from rich.table import Column, Table
         from rich.text import Text
 
-        table = Table(*(Text(one.name, style="bold") for one in self.speakers), box=None, expand=True, padding=(0, 2, 0, 0))
-        for column in table.columns:
-            column.ratio = 1
+        table = Table(*(Column(one.name, ratio=1) for one in self.speakers), box=None, expand=True, padding=(0, 2, 0, 0))
         table.add_row(*(Text.assemble(text, "\n", (note, "dim")) for text, note in zip(texts, notes, strict=True)))
         return table
 

@@ -118,7 +118,7 @@ def _status(terminal: Console, who: str, what: str) -> Any:
 def show(after: Evaluation, before: Evaluation | None, terminal: Console) -> None:
     """Scores, a few answers, and how many stopped by themselves."""
     from hone.cli.style import beside, paragraph
-    from hone.eval.evaluate import compare
+    from hone.eval.evaluate import compare, majorities
     from hone.report.numbers import percent
     from hone.report.tables import before_after
 
@@ -131,9 +131,9 @@ def show(after: Evaluation, before: Evaluation | None, terminal: Console) -> Non
                 beside(terminal, side, sample[side] or "(nothing)", width=10)
     stopped = after.stopped()
     notes = [f"{percent(stopped.value)} of {len(after.outcomes)} answers ended by themselves"] if stopped else []
+    notes += [f"always saying '{best.label}' would score {percent(best.share)} on {best.task}" for best in majorities(after)]
     notes += [f"{after.left_out} questions were not asked: their prompts fill the whole context"] if after.left_out else []
-    for note in notes:
-        paragraph(terminal, f"\n{note}")
+    paragraph(terminal, "\n" + "\n".join(notes))
 
 
 def _table(evaluation: Evaluation) -> Any:

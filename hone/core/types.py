@@ -7,7 +7,7 @@ This file needs torch only for its annotations, so reading data never imports it
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
@@ -136,10 +136,8 @@ class Batch:
         return {"token": self.weight_sum, "sequence": float(self.sequences), "group": float(self.groups)}[unit]
 
     def to(self, device: torch.device | str) -> Batch:
-        moved = {name: getattr(self, name).to(device) for name in _TENSORS}
-        facts = {k: v.to(device) for k, v in self.facts.items()}
-        rest = {"segments": self.segments, "leaf_S": self.leaf_S, "groups": self.groups, "origins": self.origins}
-        return Batch(**moved, **rest, facts=facts, weight_sum=self.weight_sum)
+        moved: dict[str, Any] = {name: getattr(self, name).to(device) for name in _TENSORS}
+        return replace(self, **moved, facts={name: fact.to(device) for name, fact in self.facts.items()})
 
 
 _TENSORS = ("tokens_T", "positions_T", "read_N", "target_N", "weight_N", "row_N", "last_S")

@@ -179,7 +179,7 @@ class ChatTemplate:
         return Located(text, turns, others, tuple((at(a), at(b)) for a, b in located.marks)), plain
 
     def _neutral(self, chat: Chat, tools: Tools) -> Neutral:
-        return Neutral(chat, list(tools), self._encoder.special, self._for(tools).structure)
+        return Neutral(chat, list(tools), self._encoder.special, self._for(tools).sought)
 
     def _same(self, restored: str, text: str) -> None:
         if restored != text:

@@ -102,9 +102,16 @@ class Encoder:
             name = _REAL + token.content if marked else token.content
             flags = {"single_word": token.single_word, "lstrip": token.lstrip, "rstrip": token.rstrip, "normalized": token.normalized}
             twin.add_tokens([AddedToken(name, special=token.special, **flags)])
-            ids[twin.token_to_id(name)] = id
+            ids[self._known(twin, name)] = id
         twin.add_tokens([AddedToken(_CUT, special=True, normalized=False)])
-        return twin, ids, twin.token_to_id(_CUT)
+        return twin, ids, self._known(twin, _CUT)
+
+    @staticmethod
+    def _known(tokenizer: Tokenizer, name: str) -> int:
+        """The id of a token that was just added."""
+        id = tokenizer.token_to_id(name)
+        assert id is not None
+        return id
 
     def _check(self, encoded: Encoded, plain: Sequence[Span], text: str) -> None:
         for a, b in plain:

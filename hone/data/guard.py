@@ -11,12 +11,14 @@ import operator
 import re
 from collections.abc import Callable
 from functools import wraps
+from types import BuiltinMethodType, FunctionType
 from typing import Any
 
 from jinja2 import nodes
 from jinja2.compiler import CodeGenerator, Frame
+from jinja2.exceptions import SecurityError
 from jinja2.runtime import Context, Macro
-from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 MAX_SOURCE = 1_000_000
 """Characters of a template."""
@@ -129,7 +131,7 @@ class GuardedEnvironment(ImmutableSandboxedEnvironment):
         if isinstance(__obj, Macro):
             __self.step(__self._static)
             return super().call(__context, __obj, *args, **kwargs)
-        owner = __obj.__self__ if isinstance(__obj, _BUILTIN) else None
+        owner: Any = __obj.__self__ if isinstance(__obj, BuiltinMethodType) else None
         name = __obj.__name__ if isinstance(__obj, _NAMED) else ""
         __self._check(name, (owner, *args, *kwargs.values()))
         return super().call(__context, __obj, *args, **kwargs)
@@ -158,13 +160,12 @@ class GuardedEnvironment(ImmutableSandboxedEnvironment):
             self.spend(min(_product(sizes), MAX_VALUE + 1))
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
-        if isinstance(value, _BUILTIN) and value.__name__ in ("format", "format_map") and isinstance(value.__self__, str):
+        if isinstance(value, BuiltinMethodType) and value.__name__ in ("format", "format_map") and isinstance(value.__self__, str):
             _check_format(value.__self__)
         return super().wrap_str_format(value)
 
 
-_BUILTIN = type("".format)
-_NAMED = (_BUILTIN, type(weigh))
+_NAMED = (BuiltinMethodType, FunctionType)
 
 
 def _product(sizes: list[int]) -> int:

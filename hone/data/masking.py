@@ -102,8 +102,9 @@ class Shapes:
         self.renderer, self.bos, self.eos, self.controls = renderer, bos, eos, tuple(controls)
         self.tags = re.compile(either(controls).pattern + "|" + _TAG)
         constants = renderer.literals()
-        self.structure = {text.strip() for text in constants if _MARKUP.search(text) and len(text.strip()) > 2}
-        self._levels = ((either(self.structure), True), (either(text for text in constants if text.strip()), False))
+        marks = {text.strip() for text in constants if _MARKUP.search(text) and len(text.strip()) > 2}
+        self.sought = renderer.sought()
+        self._levels = ((either(marks), True), (either(text for text in constants if text.strip()), False))
         self._known: dict[str, Shape | None] = {}
 
     def locate(self, chat: Chat, tools: Tools = ()) -> Located:

@@ -7,6 +7,7 @@ import io
 import unicodedata
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
@@ -47,12 +48,14 @@ def open_data(path: Path, *, encoding: str = "utf-8", limits: Limits | None = No
         with stream:
             text = stream.read().decode(encoding, errors="replace")
         return io.BufferedReader(io.BytesIO(text.removeprefix("\ufeff").encode("utf-8")))
-    head = _head(stream)
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        stream.close()
-        raise HoneError("D003", "the file is UTF-16, not UTF-8", where=f"{path}:1:1", fix=FIXED_BY)
-    if head.startswith(BOM):
-        stream.read(len(BOM))
+    with ExitStack() as on_fault:
+        on_fault.callback(stream.close)
+        head = _head(stream)
+        if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+            raise HoneError("D003", "the file is UTF-16, not UTF-8", where=f"{path}:1:1", fix=FIXED_BY)
+        if head.startswith(BOM):
+            stream.read(len(BOM))
+        on_fault.pop_all()
     return stream
 
 

@@ -6,11 +6,14 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hone.core.errors import HoneError
 from hone.core.types import Message
 from hone.data.guard import MAX_SOURCE, MAX_VALUE, GuardedEnvironment, LimitExceeded
+
+if TYPE_CHECKING:
+    from jinja2 import nodes
 
 Chat = list[dict[str, Any]]
 Tools = Sequence[Mapping[str, Any]]
@@ -50,11 +53,17 @@ class Renderer:
         return HoneError("T003", f"the chat template '{self.name}' is not valid Jinja: {line}{error}", fix=fix)
 
     def literals(self) -> set[str]:
-        """The text constants in the template's expressions: what it may look for in a message."""
+        """The text constants in the template's expressions."""
+        return _texts(self._environment.parse(self.source))
+
+    def sought(self) -> set[str]:
+        """The text constants that the template looks for: in `'</think>' in content` or `content.split('</think>')`."""
         from jinja2 import nodes
 
         tree = self._environment.parse(self.source)
-        return {node.value for node in tree.find_all(nodes.Const) if isinstance(node.value, str)}
+        calls = (call for call in tree.find_all(nodes.Call) if isinstance(call.node, nodes.Getattr))
+        places: list[nodes.Node] = [*tree.find_all(nodes.Compare), *(argument for call in calls for argument in call.args)]
+        return set().union(*(_texts(place) for place in places))
 
     def render(self, chat: Chat, tools: Tools = (), *, prompt: bool = False) -> Rendered:
         """The text of a conversation; with `prompt` it ends where an answer is to begin."""
@@ -86,7 +95,7 @@ class Renderer:
 
     def _refused(self, error: Exception) -> HoneError:
         from jinja2 import TemplateError, UndefinedError
-        from jinja2.sandbox import SecurityError
+        from jinja2.exceptions import SecurityError
 
         if isinstance(error, RecursionError | SecurityError):
             return HoneError(
@@ -99,6 +108,14 @@ class Renderer:
         fix = "give the template the variable that it lacks, or choose another one: data.template=..."
         said = f"the chat template '{self.name}' fails: {type(error).__name__}: {error}"
         return HoneError("T009", said, fix=fix if isinstance(error, UndefinedError) else "choose another template: data.template=...")
+
+
+def _texts(tree: nodes.Node) -> set[str]:
+    """The text constants in a piece of a template."""
+    from jinja2 import nodes
+
+    inside = {node.value for node in tree.find_all(nodes.Const) if isinstance(node.value, str)}
+    return inside | {tree.value} if isinstance(tree, nodes.Const) and isinstance(tree.value, str) else inside
 
 
 def _environment() -> GuardedEnvironment:

@@ -75,11 +75,12 @@ def grow_tokenizer(texts: Seq[str]) -> PreTrainedTokenizerFast:
     )
 
 
-def plant(tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen3ForCausalLM:
+def plant(tokenizer: PreTrainedTokenizerFast, seed: int) -> Any:
     """Random weights in Qwen3's architecture, which the whole ecosystem loads."""
     torch.manual_seed(seed)
     ids = {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
-    return Qwen3ForCausalLM(Qwen3Config(**SHAPE, **ids)).to(torch.bfloat16)
+    model: Any = Qwen3ForCausalLM(Qwen3Config(**SHAPE, **ids))
+    return model.to(torch.bfloat16)
 
 
 def sequences(documents: Seq[Document], tokenizer: PreTrainedTokenizerFast) -> list[Group]:
@@ -165,8 +166,14 @@ def pretrain(
     tokenizer.save_pretrained(folder / "seedling")
     earlier = json.loads((start / "growth.json").read_text("utf-8")) if start else []
     options = f"--volumes {volumes} --step-tokens {step_tokens} --learning-rate {learning_rate:g}{' --start EARLIER' if start else ''}"
-    stage = {"volumes": volumes, "tokens": per_pass, "steps": len(source), "step_tokens": step_tokens, "learning_rate": learning_rate}
-    stage |= {"command": f"python -m hone.demo.pretrain FOLDER {options}", "curve": _curve(folder)}
+    stage: dict[str, Any] = {
+        "volumes": volumes,
+        "tokens": per_pass,
+        "steps": len(source),
+        "step_tokens": step_tokens,
+        "learning_rate": learning_rate,
+    }
+    stage |= {"learning_rate": learning_rate, "command": f"python -m hone.demo.pretrain FOLDER {options}", "curve": _curve(folder)}
     (folder / "seedling" / "growth.json").write_text(json.dumps([*earlier, stage], indent=1))
 
 

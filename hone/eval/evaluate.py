@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple, Protocol
@@ -145,11 +145,11 @@ def evaluate(
     Raises C003, C040, C041 for graders, and what the answerer raises.
     """
     asked = list(questions(rows))
+    labels = _labels(asked) if "auto" in metrics else {}
     if max_questions is not None and len(asked) > max_questions:
         chosen = set(random.Random(seed).sample(range(len(asked)), max_questions))
         asked = [question for i, question in enumerate(asked) if i in chosen]
     wanted = {name: grader(name) for name in dict.fromkeys("exact_match" if name == "auto" else name for name in metrics)}
-    labels = _labels(asked) if "auto" in metrics else {}
     given = answer(asked)
     outcomes = []
     for question, one in zip(asked, given, strict=True):
@@ -175,6 +175,24 @@ def _outcome(question: Question, given: Given, graders: Mapping[str, Grader], la
     scores |= {name: graded(name, grade, given.text, expected, question.columns) for name, grade in graders.items()}
     place = {"source": origin.source, "row": origin.row, "turn": question.turn}
     return Outcome(question.task, question.prompt, expected, given.text, given.stopped, scores, label, **place)  # type: ignore[arg-type]
+
+
+class Majority(NamedTuple):
+    """What always giving the commonest label would score."""
+
+    task: str
+    label: str
+    share: float
+
+
+def majorities(evaluation: Evaluation) -> list[Majority]:
+    """The score to beat in each task that has labels."""
+    by_task: dict[str, Counter[str]] = defaultdict(Counter)
+    for one in evaluation.outcomes:
+        if ACCURACY in one.scores:
+            by_task[one.task][normal(one.expected)] += 1
+    commonest = ((task, counts.most_common(1)[0], counts.total()) for task, counts in by_task.items())
+    return [Majority(task, label, count / total) for task, (label, count), total in commonest]
 
 
 class Measurement(NamedTuple):

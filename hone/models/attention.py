@@ -110,7 +110,7 @@ class ForestAttention(torch.autograd.Function):
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, plan: AttentionPlan, scale: float) -> Tensor:
         out, lse = torch.empty_like(q), q.new_empty(q.shape[:2], dtype=torch.promote_types(q.dtype, torch.float32))
         for bucket in plan.buckets:
-            o, l = _flash(*(_take(x, bucket) for x in (q, k, v)), True, scale)
+            o, l = _flash(_take(q, bucket), _take(k, bucket), _take(v, bucket), True, scale)
             _put(out, bucket, o)
             _put(lse, bucket, l)
         for edge in plan.edges:

@@ -32,7 +32,7 @@ class NoBar(tqdm):
     """A progress bar for work that is too short to be watched."""
 
     def __init__(self, *args: Any, **kw: Any) -> None:
-        super().__init__(*args, **kw | {"disable": True})  # type: ignore[no-untyped-call]
+        super().__init__(*args, **kw | {"disable": True})
 
 
 class Listing(NamedTuple):

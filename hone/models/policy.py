@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +36,8 @@ class Policy:
     @classmethod
     def of(cls, model: nn.Module, tuning: Tuning) -> Policy:
         """Find the head and the fastest layout that this model computes correctly, by trying both on a few tokens."""
-        stock = model.config._attn_implementation
+        config: Any = model.config
+        stock = str(config._attn_implementation)
         if stock == attention.NAME:
             stock = "sdpa"
             model.set_attn_implementation(stock)  # type: ignore[operator]
@@ -118,8 +120,8 @@ def _path(batch: Batch, leaf: int) -> Tensor:
 @contextmanager
 def using_attention(model: nn.Module, name: str) -> Iterator[None]:
     """Run with one attention implementation and restore the one before."""
-    config = model.config
-    before = config._attn_implementation
+    config: Any = model.config
+    before = str(config._attn_implementation)
     if before != name:
         model.set_attn_implementation(name)  # type: ignore[operator]
     try:

@@ -30,8 +30,8 @@ class Objective:
 
     def bind(self, **values: Any) -> Objective:
         """The same objective with its settings fixed. Raises C001, C002 for what it does not take."""
-        checked = parse(self.settings(), values, section=f"objective.{self.name}")
-        return Objective(self.name, partial(self.fn, **asdict(checked)), self.needs, self.unit)  # type: ignore[call-overload]
+        checked: Any = parse(self.settings(), values, section=f"objective.{self.name}")
+        return Objective(self.name, partial(self.fn, **asdict(checked)), self.needs, self.unit)
 
 
 OBJECTIVES: Registry[Objective] = Registry("objective")

@@ -50,7 +50,7 @@ def load_base(model: ModelSettings, hardware: HardwareSettings) -> Loaded:
 def _blocks(model: torch.nn.Module) -> list[torch.nn.Module]:
     """The model's repeated layers: the longest list of modules that it has."""
     lists = [module for module in model.modules() if isinstance(module, torch.nn.ModuleList)]
-    return list(max(lists, key=len)) if lists else []
+    return max(([*blocks] for blocks in lists), key=len, default=[])
 
 
 def tuned(loaded: Loaded, tuning: Tuning, *, seed: int) -> Policy:

@@ -245,7 +245,8 @@ def _answer(run: Run, engine: Engine, prompt: str) -> str:
 
 def _finish(run: Run, engine: Engine, state: State) -> None:
     """The artifact, the report and the model card."""
-    best = checkpoint.read(checkpoint.latest(run.folder, tell=run.console.print))[1].get("best") if run.recipe.eval.keep_best else None
+    last = checkpoint.latest(run.folder, tell=run.console.print)
+    best = checkpoint.read(last)[1].get("best") if last is not None and run.recipe.eval.keep_best else None
     if best is not None and best["step"] != state.step:
         engine.load(checkpoint.read(checkpoint.at(run.folder, best["step"]))[0])
         run.events.emit("best_kept", step=best["step"], loss=best["loss"])

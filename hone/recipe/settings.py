@@ -109,7 +109,7 @@ def resolve(raw: Mapping[str, Any]) -> Recipe:
     for section in raw:
         if section not in SECTIONS:
             raise HoneError("C002", f"there is no section '{section}'", where=section, fix=nearest(section, (*SECTIONS, *ALIASES)))
-    plain = {name: parse(cls, raw.get(name, {}), section=name) for name, cls in PLAIN.items()}
+    plain: dict[str, Any] = {name: parse(cls, raw.get(name, {}), section=name) for name, cls in PLAIN.items()}
     method, tuning = _tagged(raw.get("tuning", {}), "method", "lora")
     name, objective = _tagged(raw.get("objective", {}), "name", "sft")
     tuned = parse(METHODS[method], tuning, section=f"tuning ({method})")

@@ -60,6 +60,7 @@ def write(
     repeated after each of `waits` seconds, and ends in F004. Raises F005 or F006 where the folder cannot be written.
     """
     needed = needed_bytes(tensors)
+    path = _path(folder, step)
     for wait in (*waits, None):
         try:
             path = _save(folder, step, tensors, state)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,7 +25,7 @@ class Tally:
 
     total: float
     """The denominator: learned tokens, sequences or groups of the whole step."""
-    sums: Counter[str] = field(default_factory=Counter)
+    sums: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     tokens: int = 0
     seconds: float = 0.0
 
@@ -85,7 +85,7 @@ class Engine:
             names = sorted(tally.sums)
             values = torch.tensor([tally.sums[name] for name in names] + [tally.tokens], dtype=torch.float64)
             self.world.sum_([values])
-            tally.sums = Counter(dict(zip(names, values[:-1].tolist(), strict=True)))
+            tally.sums = dict(zip(names, values[:-1].tolist(), strict=True))
             tally.tokens = int(values[-1])
         return float(torch.nn.utils.get_total_norm(gradients))
 

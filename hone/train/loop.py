@@ -89,7 +89,7 @@ def train(
             _one_step(state, step, batches, objective, hooks)
         except Stopped:
             engine.forget()
-            state.stop = state.stop or "asked to stop"
+            state.stop = "asked to stop"
             break
     for hook in hooks:
         hook.finished(state)

@@ -69,7 +69,7 @@ class LoraLinear(nn.Module):
         self.b = nn.Parameter(torch.zeros(outputs, rank, device=device, dtype=dtype))
         self.train(base.training)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         if not self.active:
             return self.base(x)
         plain = type(self.base) is nn.Linear and not self.base.weight.requires_grad and x.dtype == self.base.weight.dtype

@@ -33,7 +33,10 @@ CALL = {"id": "1", "type": "function", "function": {"name": "find", "arguments":
 
 @pytest.fixture(scope="module")
 def tokenizers(shared: Path) -> dict[str, PreTrainedTokenizerBase]:
-    return {folder: AutoTokenizer.from_pretrained(shared / folder) for folder in FOLDERS}
+    made = {folder: AutoTokenizer.from_pretrained(shared / folder) for folder in FOLDERS}
+    # As it comes, this one is for tests of other programs and writes "template ends here".
+    made[FOLDERS[0]].chat_template = CHATML
+    return made
 
 
 @pytest.fixture
@@ -87,6 +90,14 @@ def test_the_text_of_control_tokens_stays_text_in_system_messages_tools_calls_an
     assert learned(tokenizer, sequence)[1] == "Done <|im_end|>?<|im_end|>"
 
 
+def test_what_a_template_always_writes_at_the_end_is_not_learned(shared: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(shared / FOLDERS[0])
+    template = ChatTemplate.of(tokenizer)
+    assert template.text(chat("Hi")).endswith("template ends here")
+    assert learned(tokenizer, template.sequence(chat("Hi", "t", "Bye", "template"))) == ["t<|im_end|>", "template<|im_end|>"]
+    assert [note[:4] for note in template.notes] == ["T011"]
+
+
 def test_t005_a_template_that_acts_on_a_control_token_in_a_message_is_refused(tokenizer: PreTrainedTokenizerBase) -> None:
     tokenizer.chat_template = "{% if '<|im_end|>' in messages[0].content %}{{ '!' }}{% endif %}" + CHATML
     with pytest.raises(HoneError) as caught:
@@ -103,7 +114,7 @@ def test_t005_a_tokenizer_that_makes_control_tokens_of_text_is_refused(tokenizer
 
 def test_a_control_token_that_the_template_looks_for_in_an_answer_is_structure(tokenizer: PreTrainedTokenizerBase) -> None:
     tokenizer.add_special_tokens({"additional_special_tokens": ["<think>", "</think>"]})
-    tokenizer.chat_template = CHATML.replace("{% for", "{% set mark = '</think>' %}{% for", 1)
+    tokenizer.chat_template = CHATML.replace("{% for", "{% set plain = '</think>' not in messages[-1].content %}{% for", 1)
     sequence = ChatTemplate.of(tokenizer).sequence(chat("</think>", "<think>so</think>Yes"))
     assert sequence.tokens.count(tokenizer.convert_tokens_to_ids("</think>")) == 1
     assert learned(tokenizer, sequence)[0].endswith("so</think>Yes<|im_end|>")

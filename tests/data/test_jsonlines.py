@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hone.core.errors import HoneError
 from hone.core.types import Origin
 from hone.data.jsonlines import MAX_DEPTH, json_document, json_lines, parse
+from hone.data.openfile import MAX_ROW
 from hone.data.rows import Bad, Item, Remark, Row
 from tests.data.kit import fault, told
 
@@ -163,8 +164,7 @@ def test_a_document_without_one_list_is_refused(text: bytes) -> None:
         document(text)
 
 
-def test_a_row_that_is_too_large_is_passed_over_and_the_next_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hone.data.openfile.MAX_ROW", 100)
-    items = lines(b'{"a": "' + b"x" * 5000 + b'"}\n{"a": "short"}\n')
+def test_a_row_that_is_too_large_is_passed_over_and_the_next_is_read() -> None:
+    items = lines(b'{"a": "' + b"x" * MAX_ROW + b'"}\n{"a": "short"}\n')
     told(bad(items)[0], "D008", where="f.jsonl:1", fix="several rows")
     assert [item.columns for item in items if isinstance(item, Row)] == [{"a": "short"}]

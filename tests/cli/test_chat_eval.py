@@ -1,0 +1,217 @@
+"""`hone chat` and `hone eval` from the outside: what is printed, what is saved, and what a person is told."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pty
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hone.cli.main import main
+from hone.core.types import Message
+from hone.data.chat import ChatTemplate
+from hone.eval.evaluate import Evaluation
+from hone.models.load import load
+from hone.recipe.settings import resolve
+from hone.rollout.sample import Sampler
+from hone.tuning.lora import Lora, lora_layers
+
+ROWS = [("When does the ship leave?", "At six."), ("Who said so?", "The baker."), ("Is it late?", "no"), ("Is it early?", "yes")] * 6
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Callable[..., Any], tiny_tokenizer: Any) -> Path:
+    """A random model with larger weights, so that its answers differ."""
+    folder, model = tmp_path_factory.mktemp("models") / "base", tiny_llama(max_position_embeddings=128)
+    generator = torch.Generator().manual_seed(1)
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            parameter.data = 0.3 * torch.randn(parameter.shape, generator=generator)
+    model.save_pretrained(folder)
+    tiny_tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("data") / "rows.jsonl"
+    lines = [{"question": f"{i}: {question}", "answer": answer} for i, (question, answer) in enumerate(ROWS)]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return file
+
+
+@pytest.fixture
+def run(tmp_path: Path, base: Path, rows: Path) -> Path:
+    """A finished run with an adapter that says other things than its base."""
+    folder = tmp_path / "run"
+    loaded = load(str(base), dtype="float32", device="cpu")
+    tuning = Lora(rank=4)
+    tuning.attach(loaded.model, seed=0)
+    generator = torch.Generator().manual_seed(2)
+    for layer in lora_layers(loaded.model).values():
+        layer.b.data = 0.3 * torch.randn(layer.b.shape, generator=generator)
+    (folder / "adapter").mkdir(parents=True)
+    tuning.save(loaded.model, folder / "adapter", base=loaded.base)
+    raw = {"model": {"name": str(base)}, "tuning": {"method": "lora", "rank": 4}, "data": {"train": str(rows), "held_out": 0.5}}
+    resolved = resolve(raw | {"hardware": {"dtype": "float32", "device": "cpu"}}).resolved
+    (folder / "resolved.json").write_text(json.dumps(resolved))
+    return folder
+
+
+def through_pipe(monkeypatch: pytest.MonkeyPatch, text: str, *arguments: str) -> int:
+    monkeypatch.setattr("sys.stdin", io.StringIO(text))
+    return main(["chat", *arguments])
+
+
+def direct(folder: Path, *said: str) -> str:
+    """The answer that a sampler gives to the last of some turns."""
+    loaded = load(str(folder), dtype="float32", device="cpu")
+    template = ChatTemplate.of(loaded.tokenizer)
+    history = [Message("user" if i % 2 == 0 else "assistant", text) for i, text in enumerate(said)]
+    (answer,) = Sampler(loaded.model, loaded.tokenizer).generate(
+        [template.prompt_ids(history)], max_new_tokens=12, stop_ids=template.stop_ids
+    )
+    return answer.text
+
+
+def test_a_pipe_gets_the_answers_and_nothing_else(base: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    status = through_pipe(monkeypatch, "When?\n\nAnd then?\n/quit\nnever asked\n", str(base), "--max-new-tokens", "12")
+    printed = capsys.readouterr()
+    first = direct(base, "When?")
+    second = direct(base, "When?", first, "And then?")
+    assert status == 0
+    assert first != second
+    assert printed.out == f"{first}\n{second}\n"
+    assert "\x1b" not in printed.out
+    assert printed.err.count("length: 12 tokens") == 2
+    assert "--max-new-tokens" in printed.err
+
+
+def test_the_conversation_can_start_anew_and_be_saved(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "talk.jsonl"
+    text = f"/save\nWhen?\n/reset\nWhen?\nWho?\n/save {file}\n/nonsense\n"
+    through_pipe(monkeypatch, text, str(base), "--max-new-tokens", "6", "--system", "Be brief.")
+    printed = capsys.readouterr()
+    first, again, _ = printed.out.splitlines()
+    assert first == again
+    assert "nothing has been said yet" in printed.err
+    assert "/nonsense is not a command" in printed.err
+    one, two = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [message["role"] for message in one["messages"]] == ["system", "user", "assistant"]
+    assert [message["content"] for message in two["messages"]][:2] == ["Be brief.", "When?"]
+    assert (len(two["messages"]), two["stop_reasons"]) == (5, ["length", "length"])
+
+
+def test_a_saved_talk_is_data_that_can_be_read(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hone.data.reading import Reading
+
+    file = tmp_path / "talk.jsonl"
+    through_pipe(monkeypatch, f"When?\nWho?\n/save {file}\n", str(base), "--max-new-tokens", "6")
+    (outcome,) = Reading().source(str(file))
+    assert outcome.example is not None
+    assert [message.role for message in outcome.example.conversations[0]] == ["user", "assistant"] * 2
+
+
+def test_a_run_is_compared_with_its_base_and_written_down(
+    run: Path, base: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert through_pipe(monkeypatch, "When?\n", str(run), "--compare", "--max-new-tokens", "12") == 0
+    said = direct(base, "When?")
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"base> {said}\ntuned> ")
+    tuned = printed.removeprefix(f"base> {said}\ntuned> ").removesuffix("\n")
+    assert tuned != said
+    (file,) = (run / "chats").glob("*.jsonl")
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [(line["model"], line["messages"][-1]["content"]) for line in lines] == [("base", said), ("tuned", tuned)]
+
+
+def test_a_plain_model_has_no_base(base: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert through_pipe(monkeypatch, "When?\n", str(base), "--compare") == 2
+    assert "C043" in capsys.readouterr().err
+
+
+def test_a_talk_that_fills_the_context_says_so(base: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    through_pipe(monkeypatch, "ship " * 60 + "\n" + "ship " * 60 + "\n/reset\nWhen?\n", str(base), "--max-new-tokens", "100")
+    printed = capsys.readouterr()
+    assert "the model's context is full" in printed.err
+    assert "this conversation fills the model's context" in printed.err
+    assert printed.out.endswith("\n")
+
+
+def test_the_same_seed_draws_the_same_answer(base: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def drawn(seed: str) -> str:
+        through_pipe(monkeypatch, "When?\n", str(base), "--max-new-tokens", "12", "--temperature", "1", "--seed", seed)
+        return capsys.readouterr().out
+
+    assert drawn("3") == drawn("3") != drawn("4")
+
+
+def test_on_a_terminal_a_person_is_greeted_and_sees_both_columns(run: Path) -> None:
+    command = [sys.executable, "-m", "hone", "chat", str(run), "--compare", "--max-new-tokens", "5"]
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        command, stdin=theirs, stdout=theirs, stderr=theirs, env={**os.environ, "TERM": "xterm", "COLUMNS": "100"}
+    ) as process:
+        os.close(theirs)
+        seen, asked, deadline = b"", False, time.monotonic() + 120
+        while time.monotonic() < deadline and process.poll() is None:
+            if select.select([ours], [], [], 0.5)[0]:
+                seen += os.read(ours, 65536)
+            if not asked and b"you> " in seen:
+                os.write(ours, b"When?\n/quit\n")
+                asked = True
+        assert process.wait(5) == 0
+    text = seen.decode()
+    assert "/reset starts anew" in text
+    assert "base" in text.partition("When?")[2]
+    assert "tuned" in text.partition("When?")[2]
+    assert "saved:" in text
+
+
+def test_a_run_is_measured_on_what_it_kept_aside(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["eval", str(run), "--compare", "--max-new-tokens", "6", "--metric", "exact_match"]) == 0
+    printed = capsys.readouterr().out
+    assert "exact match" in printed
+    assert "ended by themselves" in printed
+    found = json.loads((run / "evaluation.json").read_text())
+    task = next(line for line in found["tasks"] if line["metric"] == "exact_match")
+    assert task["n"] == len(ROWS) / 2
+    assert {"before", "after", "difference"} <= task.keys()
+    loss = next(line for line in found["tasks"] if line["metric"] == "loss")
+    assert loss["before"]["value"] != loss["after"]["value"]
+    assert (run / "report.html").is_file()
+    assert main(["eval", str(run), "--max-new-tokens", "2"]) == 0
+    assert "keeps its comparison" in capsys.readouterr().out
+    assert json.loads((run / "evaluation.json").read_text()) == found
+
+
+def test_a_model_is_measured_on_a_file(base: Path, rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "answers.json"
+    arguments = ["eval", str(base), f"data={rows}", "--limit", "5", "--max-new-tokens", "4", "--out", str(out)]
+    assert main(arguments) == 0
+    assert "bits per byte" in capsys.readouterr().out
+    evaluation = Evaluation.of_json(json.loads(out.read_text()))
+    assert len(evaluation.outcomes) == len(evaluation.likelihood) == 5
+    assert main([*arguments[:3], "--limit", "0", "--max-new-tokens", "1", "--out", str(out)]) == 0
+    assert len(json.loads(out.read_text())["outcomes"]) == len(ROWS)
+
+
+@pytest.mark.parametrize(
+    ("more", "code"), [([], "D060"), (["data=nowhere.jsonl"], "D014"), (["data={rows}", "--metric", "exactly"], "C003")]
+)
+def test_what_cannot_be_measured_is_said(base: Path, rows: Path, more: list[str], code: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["eval", str(base), *(word.format(rows=rows) for word in more)]) in (2, 3)
+    assert code in capsys.readouterr().err

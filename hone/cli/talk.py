@@ -7,13 +7,15 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hone.cli.asking import sampler_of
 from hone.core.files import write_atomically
 from hone.core.types import Message
-from hone.recipe.build import Opened
-from hone.rollout.answer import Answer, Detokenizer
+
+if TYPE_CHECKING:
+    from hone.recipe.build import Opened
+    from hone.rollout.answer import Answer
 
 Show = Callable[[str], None]
 """Gets the answer piece by piece."""
@@ -63,6 +65,8 @@ class Speaker:
         prompt = template.prompt_ids(asked)
         if context is not None and len(prompt) >= context:
             return None
+        from hone.rollout.answer import Detokenizer
+
         stream, stops, started = Detokenizer(self.opened.tokenizer), frozenset(template.stop_ids), time.perf_counter()
 
         def on_token(_: int, token: int) -> None:

@@ -31,6 +31,8 @@ MAX_WIDTH = 1_000
 """Padding, indentation and field widths."""
 _STEP = 500
 """What a turn of a loop or a call costs, in characters: about the time it takes."""
+_MACRO = 5_000
+"""What a call of a macro costs beside its text."""
 _PADDED = frozenset(
     {"center", "ljust", "rjust", "zfill", "expandtabs", "indent", "batch", "slice", "tojson", "round", "wordwrap", "format"}
 )
@@ -129,7 +131,7 @@ class GuardedEnvironment(ImmutableSandboxedEnvironment):
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:
         # A template may name an argument "self", so the first two parameters have names that it cannot use.
         if isinstance(__obj, Macro):
-            __self.step(__self._static)
+            __self.spend(_MACRO + __self._static)
             return super().call(__context, __obj, *args, **kwargs)
         owner: Any = __obj.__self__ if isinstance(__obj, BuiltinMethodType) else None
         name = __obj.__name__ if isinstance(__obj, _NAMED) else ""

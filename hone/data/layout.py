@@ -61,12 +61,15 @@ class Format:
     read: Callable[[Mapping[str, Any], Origin], Example]
     """From the fields that are there (never null unless required) to an example."""
     alone: bool = False
-    """Only where the source has no other columns."""
+    """Takes the source's columns in their order whatever their names, and only if there are no others."""
 
     def bind(self, columns: Mapping[str, frozenset[str]], asked: Mapping[str, str]) -> dict[str, str] | None:
         """Field -> column, or None where a required one is missing. `asked` is what the user has set himself."""
         if any(name not in self.names for name in asked):
             return None
+        if self.alone and not asked:
+            fits = len(columns) == len(self.fields) and all(map(Field.fits, self.fields, columns.values()))
+            return dict(zip(self.names, columns, strict=True)) if fits else None
         bound: dict[str, str] = {}
         for field in self.fields:
             column = field.find({name: kinds for name, kinds in columns.items() if name not in bound.values()}, asked)
@@ -74,7 +77,7 @@ class Format:
                 bound[field.name] = column
             elif field.required or field.name in asked:
                 return None
-        return None if self.alone and len(bound) < len(columns) else bound
+        return bound
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from hone.data.chat import ChatTemplate
 from hone.eval.evaluate import Evaluation
 from hone.models.load import load
 from hone.recipe.settings import resolve
+from hone.report.terminal import tame
 from hone.rollout.sample import Sampler
 from hone.tuning.lora import Lora, lora_layers
 
@@ -91,7 +92,7 @@ def test_a_pipe_gets_the_answers_and_nothing_else(base: Path, monkeypatch: pytes
     second = direct(base, "When?", first, "And then?")
     assert status == 0
     assert first != second
-    assert printed.out == f"{first}\n{second}\n"
+    assert printed.out == tame(f"{first}\n{second}\n")
     assert "\x1b" not in printed.out
     assert printed.err.count("length: 12 tokens") == 2
     assert "--max-new-tokens" in printed.err
@@ -130,12 +131,14 @@ def test_a_run_is_compared_with_its_base_and_written_down(
     assert through_pipe(monkeypatch, "When?\n", str(run), "--compare", "--max-new-tokens", "12") == 0
     said = direct(base, "When?")
     printed = capsys.readouterr().out
-    assert printed.startswith(f"base> {said}\ntuned> ")
-    tuned = printed.removeprefix(f"base> {said}\ntuned> ").removesuffix("\n")
-    assert tuned != said
+    assert printed.startswith(tame(f"base> {said}\ntuned> "))
+    tuned = printed.removeprefix(tame(f"base> {said}\ntuned> ")).removesuffix("\n")
+    assert tuned != tame(said)
     (file,) = (run / "chats").glob("*.jsonl")
     lines = [json.loads(line) for line in file.read_text().splitlines()]
-    assert [(line["model"], line["messages"][-1]["content"]) for line in lines] == [("base", said), ("tuned", tuned)]
+    spoken = lines[1]["messages"][-1]["content"]
+    assert tame(spoken) == tuned
+    assert [(line["model"], line["messages"][-1]["content"]) for line in lines] == [("base", said), ("tuned", spoken)]
 
 
 def test_a_plain_model_has_no_base(base: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -159,26 +162,36 @@ def test_the_same_seed_draws_the_same_answer(base: Path, monkeypatch: pytest.Mon
     assert drawn("3") == drawn("3") != drawn("4")
 
 
-def test_on_a_terminal_a_person_is_greeted_and_sees_both_columns(run: Path) -> None:
-    command = [sys.executable, "-m", "hone", "chat", str(run), "--compare", "--max-new-tokens", "5"]
+def on_terminal(command: list[str], typed: bytes, *, after: bytes) -> str:
+    """What a program shows on a terminal of 100 columns when a person types as soon as they see `after`."""
     ours, theirs = pty.openpty()
-    with subprocess.Popen(
-        command, stdin=theirs, stdout=theirs, stderr=theirs, env={**os.environ, "TERM": "xterm", "COLUMNS": "100"}
-    ) as process:
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as process:
         os.close(theirs)
-        seen, asked, deadline = b"", False, time.monotonic() + 120
-        while time.monotonic() < deadline and process.poll() is None:
-            if select.select([ours], [], [], 0.5)[0]:
+        seen, deadline = b"", time.monotonic() + 120
+        while time.monotonic() < deadline:
+            if not select.select([ours], [], [], 0.5)[0]:
+                continue
+            try:
                 seen += os.read(ours, 65536)
-            if not asked and b"you> " in seen:
-                os.write(ours, b"When?\n/quit\n")
-                asked = True
-        assert process.wait(5) == 0
-    text = seen.decode()
-    assert "/reset starts anew" in text
-    assert "base" in text.partition("When?")[2]
-    assert "tuned" in text.partition("When?")[2]
-    assert "saved:" in text
+            except OSError:  # how Linux says that the other end is closed
+                break
+            if typed and after in seen:
+                os.write(ours, typed)
+                typed = b""
+        process.kill()
+    os.close(ours)
+    return seen.decode()
+
+
+def test_on_a_terminal_a_person_is_greeted_and_sees_both_columns(run: Path) -> None:
+    program = [sys.executable, "-c", "from hone.cli.main import main; raise SystemExit(main())"]
+    text = on_terminal([*program, "chat", str(run), "--compare", "--max-new-tokens", "5"], b"When?\n/quit\n", after=b"you> ")
+    greeting, _, answers = text.partition("you> ")
+    assert "/reset starts anew" in greeting
+    heads = next(line for line in answers.splitlines() if "base" in line)
+    assert heads.index("tuned") - heads.index("base") > 30
+    assert "saved:" in answers
 
 
 def test_a_run_is_measured_on_what_it_kept_aside(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -95,7 +95,7 @@ def test_what_a_template_always_writes_at_the_end_is_not_learned(shared: Path) -
     template = ChatTemplate.of(tokenizer)
     assert template.text(chat("Hi")).endswith("template ends here")
     assert learned(tokenizer, template.sequence(chat("Hi", "t", "Bye", "template"))) == ["t<|im_end|>", "template<|im_end|>"]
-    assert [note[:4] for note in template.notes] == ["T011"]
+    assert [note[:4] for note in template.notes] == ["T011", "T002"]
 
 
 def test_t005_a_template_that_acts_on_a_control_token_in_a_message_is_refused(tokenizer: PreTrainedTokenizerBase) -> None:

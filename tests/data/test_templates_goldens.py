@@ -49,18 +49,19 @@ def test_a_renderer_writes_what_transformers_writes_and_fails_where_it_fails(rea
 
 
 def test_messages_give_the_same_text_and_errors_have_their_code(real: Kit) -> None:
-    for file, cases in real.goldens["goldens"].items():
-        name = file.removesuffix(".jinja")
+    listed = [
+        (file.removesuffix(".jinja"), case, golden) for file, cases in real.goldens["goldens"].items() for case, golden in cases.items()
+    ]
+    for name, case, golden in listed:
+        context, _, prompt = case.partition("|gen=")
+        conversation, tools = real.context(context)
         template = real.template(name)
-        for case, golden in cases.items():
-            context, _, prompt = case.partition("|gen=")
-            conversation, tools = real.context(context)
-            if "text" in golden:
-                assert template.text(conversation, tools, add_generation_prompt=prompt == "True") == golden["text"], (name, case)
-            elif name != "meetkai-functionary-medium-v3.2":
-                with pytest.raises(HoneError) as caught:
-                    template.text(conversation, tools, add_generation_prompt=prompt == "True")
-                assert caught.value.code == CODES[name, context], (name, case)
+        if "text" in golden:
+            assert template.text(conversation, tools, add_generation_prompt=prompt == "True") == golden["text"], (name, case)
+        elif name != "meetkai-functionary-medium-v3.2":
+            with pytest.raises(HoneError) as caught:
+                template.text(conversation, tools, add_generation_prompt=prompt == "True")
+            assert caught.value.code == CODES[name, context], (name, case)
 
 
 def test_a_template_that_wants_the_arguments_of_a_call_as_text_gets_text(real: Kit) -> None:

@@ -31,8 +31,12 @@ MAX_WIDTH = 1_000
 """Padding, indentation and field widths."""
 _STEP = 500
 """What a turn of a loop or a call costs, in characters: about the time it takes."""
+_NEST = 50
+"""What a list or an object costs beside what is in it."""
 _MACRO = 5_000
 """What a call of a macro costs beside its text."""
+_PASSING = frozenset("length count first last default d select selectattr reject rejectattr map items attr get".split())
+"""Filters and methods that hand on what they are given."""
 _PADDED = frozenset(
     {"center", "ljust", "rjust", "zfill", "expandtabs", "indent", "batch", "slice", "tojson", "round", "wordwrap", "format"}
 )
@@ -52,10 +56,10 @@ def weigh(value: Any, limit: int = MAX_VALUE) -> int:
         if isinstance(item, str):
             total += len(item)
         elif isinstance(item, dict):
-            total += 4 * len(item)
+            total += _NEST + 4 * len(item)
             todo += [*item.keys(), *item.values()] if total <= limit else []
         elif isinstance(item, (list, tuple)):
-            total += 2 * len(item)
+            total += _NEST + 2 * len(item)
             todo += item if total <= limit else []
         else:
             total += 4
@@ -145,13 +149,14 @@ class GuardedEnvironment(ImmutableSandboxedEnvironment):
         def run(*args: Any, **kwargs: Any) -> Any:
             self._check(name, (*args, *kwargs.values()))
             result = function(*args, **kwargs)
-            self.spend(weigh(result))
+            self.spend(0 if name in _PASSING else weigh(result))
             return result
 
         return run
 
     def _check(self, name: str, operands: tuple[Any, ...]) -> None:
-        sizes = [weigh(operand) for operand in operands if isinstance(operand, (str, list, tuple, dict))]
+        weighty = () if name in _PASSING else operands
+        sizes = [weigh(operand) for operand in weighty if isinstance(operand, (str, list, tuple, dict))]
         self.spend(_STEP + sum(sizes))
         numbers = [abs(operand) for operand in operands if isinstance(operand, int | float)]
         if name in _PADDED and max(numbers, default=0) > MAX_WIDTH:

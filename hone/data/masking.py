@@ -19,7 +19,7 @@ from typing import Literal
 
 from hone.core.errors import HoneError
 from hone.core.types import Message
-from hone.data.mould import FOLLOW_UP, STAND_IN, Mould, either
+from hone.data.mould import CALL, FOLLOW_UP, STAND_IN, Mould, either
 from hone.data.rendering import Chat, Renderer, Tools
 
 Learn = Literal["assistant", "last", "all"]
@@ -61,13 +61,14 @@ class Located:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """The text of a mould: positions refer to it."""
+    """The text of a mould: positions refer to it. `doubled`: part of a tool call stands there twice, so it cannot guide us."""
 
     text: str
     slots: tuple[tuple[int, int], ...]
     turns: dict[int, Turn]
     owners: tuple[int, ...]
     fault: HoneError | None
+    doubled: bool
 
     def fill(self, text: str, said: dict[str, str]) -> list[int] | None:
         """Shifts of positions behind each slot if `text` is this shape with what was said put back in, else None."""
@@ -110,14 +111,15 @@ class Shapes:
     def locate(self, chat: Chat, tools: Tools = ()) -> Located:
         """Where the answers are. Raises T007 (a message or the tools are left out), T010 (rewritten), and what rendering raises."""
         rendered = self.renderer.render(chat, tools)
-        for literals, names in self._levels:
-            mould = Mould(chat, literals, names=names)
+        for literals, calls in self._levels:
+            mould = Mould(chat, literals, calls=calls)
             shape = self._shape(mould, tools)
             shifts = shape.fill(rendered.text, mould.said) if shape else None
-            if shape and shifts is not None:
-                if shape.fault:
-                    raise shape.fault
-                return _located(shape, shifts, rendered.text, rendered.marks)
+            if shape is None or shifts is None or shape.doubled:
+                continue
+            if shape.fault:
+                raise shape.fault
+            return _located(shape, shifts, rendered.text, rendered.marks)
         what = f"the chat template '{self.renderer.name}' rewrites what is said here in a way that cannot be followed"
         raise HoneError("T010", what, fix="choose another template: data.template=chatml|alpaca|vicuna|llama3|zephyr|plain")
 
@@ -191,7 +193,8 @@ class _Study:
             return None
         study = cls(shapes, mould, tools, text)
         turns = {i: study.turn(i) for i, message in enumerate(mould.chat) if message["role"] == "assistant"}
-        return Shape(text, study.slots, turns, study.owners(), study.left_out())
+        doubled = any(len(places) > 1 and mould.kinds[word] == CALL for word, places in study.where.items())
+        return Shape(text, study.slots, turns, study.owners(), study.left_out(), doubled)
 
     def owners(self) -> tuple[int, ...]:
         """The message of each slot; equal messages own the equal stand-ins in their order."""
@@ -207,7 +210,7 @@ class _Study:
                 return HoneError(
                     "T007", what, fix="put its text into the first user message, or choose another template: data.template=..."
                 )
-            if any(self.mould.kinds[word] == "tool call" and word not in self.where for word in words):
+            if any(self.mould.kinds[word] == CALL and word not in self.where for word in words):
                 return HoneError(
                     "T007", f"the chat template '{name}' leaves out tool calls", fix="choose a template that can: data.template=chatml"
                 )
@@ -302,7 +305,7 @@ class _Study:
         a, header = self.header(i)
         if header and self.text.startswith(header, a):
             return a + len(header)
-        spoken = first is not None and self.mould.kinds[self.text[first : first + len(FOLLOW_UP)]] != "tool call"
+        spoken = first is not None and self.mould.kinds[self.text[first : first + len(FOLLOW_UP)]] != CALL
         return first if spoken else None
 
     def floor(self, position: int, *texts: str) -> int:
@@ -312,12 +315,18 @@ class _Study:
 
     def end(self, i: int, last: int | None, start: int) -> tuple[str, int]:
         """The end marker (empty if there is none) and where it ends."""
-        whole = self.text[start if last is None else last :]
-        marker = self.common([whole, *self.continued(i, last, start)])
-        if not self.control(marker) and i == len(self.mould.chat) - 1 and self.shapes.eos and whole.lstrip().startswith(self.shapes.eos):
-            marker = whole[: whole.index(self.shapes.eos) + len(self.shapes.eos)]
+        chat, whole = self.mould.chat, self.text[start if last is None else last :]
+        follow = [[*chat[: i + 1], message] for message in (_QUESTION, _RESULT)]
+        final = i == len(chat) - 1
+        tails = self.continued(i, last, start, follow if final else [chat[: i + 1]])
+        marker = self.common([whole, *tails]) if tails or final else ""
+        if not self.control(marker) and final:
+            marker = whole[: self.ended(whole)]
+        elif not self.control(marker):
+            # Some templates end the last answer otherwise: then the next turn, which begins like the text does, bounds the marker.
+            marker = self.bounded([whole, *self.continued(i, last, start, follow)])
         end = len(self.text) - len(whole) + len(marker)
-        if not self.mould.chat[i].get("tool_calls"):
+        if not chat[i].get("tool_calls"):
             return marker.lstrip() if self.control(marker) else "", end
         # What closes a call (`</tool_call>`) does not end the turn: a plain answer must have an end marker too.
         control = self.control(marker)
@@ -327,33 +336,36 @@ class _Study:
     def common(self, tails: Sequence[str]) -> str:
         """What stands behind an answer whatever follows."""
         shared = tails[0][: self.floor(len(commonprefix(list(tails))), *tails)].rstrip()
-        eos, opener = self.shapes.eos, self.opener()
-        if eos and eos in shared:
-            return shared[: shared.rindex(eos) + len(eos)]
-        # Some templates always write the header of a next turn, which begins like the text does.
-        return shared[: shared.index(opener)].rstrip() if opener and shared.find(opener) > 0 else shared
+        if self.shapes.eos and self.shapes.eos in shared:
+            return shared[: shared.rindex(self.shapes.eos) + len(self.shapes.eos)]
+        # Some templates always write the header of a next turn.
+        return self.bounded([shared]) or shared
+
+    def bounded(self, tails: Sequence[str]) -> str:
+        """What stands before the next turn; nothing if none can be seen."""
+        shared, opener = commonprefix(list(tails)), self.opener()
+        return shared[: shared.index(opener)].rstrip() if opener and shared.find(opener) > 0 else ""
+
+    def ended(self, tail: str) -> int:
+        """How far the end-of-sequence token reaches, if it is what comes next."""
+        eos = self.shapes.eos
+        return tail.index(eos) + len(eos) if eos and tail.lstrip().startswith(eos) else 0
 
     def plainly_ends(self, i: int) -> bool:
         """Whether a plain answer in the place of message `i` has an end marker."""
         history = [*self.mould.chat[:i], _ANSWER]
         texts = (self.shapes.renderer.attempt(chat, self.tools) for chat in (history, [*history, _QUESTION]))
         tails = [text[text.index(FOLLOW_UP) + len(FOLLOW_UP) :] for text in texts if text is not None and FOLLOW_UP in text]
-        return bool(tails) and self.control(self.common(tails)) != ""
+        return bool(tails) and (self.control(self.common(tails)) != "" or self.ended(tails[0]) > 0)
 
-    def continued(self, i: int, last: int | None, start: int) -> Iterable[str]:
-        """What stands behind the same place when the conversation goes on differently."""
-        chat = self.mould.chat
-        others = [chat[: i + 1]] if i < len(chat) - 1 else [[*chat, message] for message in (_QUESTION, _RESULT)]
-        for other in others:
-            text = self.shapes.renderer.attempt(other, self.tools)
-            if text is None:
-                continue
-            if last is not None:
-                place = text.find(self.text[last - len(FOLLOW_UP) : last])
-                yield from [text[place + len(FOLLOW_UP) :]] if place >= 0 else []
-            else:
-                a, b = self.before(i, text)
-                yield from [text[b + start - a :]] if text[b:].startswith(self.text[a:start]) else []
+    def continued(self, i: int, last: int | None, start: int, chats: Sequence[Chat]) -> list[str]:
+        """What stands behind the same place in other conversations."""
+        texts = [text for chat in chats if (text := self.shapes.renderer.attempt(chat, self.tools)) is not None]
+        if last is not None:
+            word = self.text[last - len(FOLLOW_UP) : last]
+            return [text[text.index(word) + len(word) :] for text in texts if word in text]
+        places = [(text, *self.before(i, text)) for text in texts]
+        return [text[b + start - a :] for text, a, b in places if text[b:].startswith(self.text[a:start])]
 
     def opener(self) -> str:
         """The control token with which the text, and so a turn, begins."""

@@ -11,6 +11,8 @@ from hone.data.rendering import Chat
 STAND_IN = re.compile(r"Hn\d{5}Q")
 """ASCII letters and digits: trimming, JSON and HTML escaping leave them alone."""
 FOLLOW_UP = "Hn99999Q"
+CALL = "tool call"
+"""The kind of stand-ins in tool calls; the others are named as the fields of a message."""
 _NEUTRAL = re.compile(r"Zn(\d{5})Q")
 
 
@@ -19,34 +21,38 @@ class Mould:
 
     White space at both ends stays, as templates trim it; text that the template may look for (`</think>`) stays too, so that it takes the
     same branches. Equal messages of a user get equal stand-ins, because some templates compare messages; answers never share one.
+    Without `calls` tool calls stay as they are.
     """
 
-    def __init__(self, chat: Chat, literals: re.Pattern[str], *, names: bool = True) -> None:
+    def __init__(self, chat: Chat, literals: re.Pattern[str], *, calls: bool = True) -> None:
         self.said: dict[str, str] = {}
         self.kinds: dict[str, str] = {}
         self.words: list[tuple[str, ...]] = []
         self._literals, self._shared = literals, dict[tuple[str, str, str], str]()
-        self.chat = [self._message(message, names) for message in chat]
+        self.chat = [self._message(message, calls) for message in chat]
 
-    def _message(self, message: Mapping[str, Any], names: bool) -> dict[str, Any]:
+    def _message(self, message: Mapping[str, Any], calls: bool) -> dict[str, Any]:
         made = dict(message)
         texts = {kind: message[kind] for kind in ("reasoning_content", "content") if isinstance(message.get(kind), str)}
         made |= {kind: self._text(text, message["role"], kind) for kind, text in texts.items()}
         if "thinking" in made and "reasoning_content" in made:
             made["thinking"] = made["reasoning_content"]
-        if names and "tool_calls" in message:
+        first = len(self.said)
+        if calls and "tool_calls" in message:
             made["tool_calls"] = [self._call(call) for call in message["tool_calls"]]
-        pieces = [*(made[kind] for kind in texts), *(_name(call) for call in made.get("tool_calls", ()))]
-        self.words.append(tuple(word for piece in pieces for word in STAND_IN.findall(piece) if word in self.said))
+        written = [word for kind in texts for word in STAND_IN.findall(made[kind])]
+        self.words.append((*(word for word in written if word in self.said), *list(self.said)[first:]))
         return made
 
     def _text(self, text: str, role: str, kind: str) -> str:
         key = (role, kind, text)
         if role != "assistant" and key in self._shared:
             return self._shared[key]
-        made = "".join(piece if odd % 2 else self._piece(piece, kind) for odd, piece in enumerate(self._literals.split(text)))
-        self._shared[key] = made
+        made = self._shared[key] = self._pieces(text, kind)
         return made
+
+    def _pieces(self, text: str, kind: str) -> str:
+        return "".join(piece if odd % 2 else self._piece(piece, kind) for odd, piece in enumerate(self._literals.split(text)))
 
     def _piece(self, piece: str, kind: str) -> str:
         core = piece.strip()
@@ -63,14 +69,14 @@ class Mould:
     def _call(self, call: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(call.get("function"), Mapping):
             return dict(call) | {"function": self._call(call["function"])}
-        name = call.get("name")
-        plain = isinstance(name, str) and name.strip() == name != "" and not self._literals.search(name)
-        return dict(call) | {"name": self._word(str(name), "tool call")} if plain else dict(call)
+        return dict(call) | {key: self._value(call[key]) for key in ("name", "arguments") if key in call}
 
-
-def _name(call: Mapping[str, Any]) -> str:
-    function = call.get("function", call)
-    return str(function.get("name", "")) if isinstance(function, Mapping) else ""
+    def _value(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return self._pieces(value, CALL)
+        if isinstance(value, Mapping):
+            return {key: self._value(item) for key, item in value.items()}
+        return [self._value(item) for item in value] if isinstance(value, list) else value
 
 
 def either(texts: Iterable[str]) -> re.Pattern[str]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hone.core.errors import HoneError
 from hone.core.files import sha256_of
+from hone.core.types import Message
 from hone.data.cache import Groups
 from hone.data.desk import Desk, Entry
 from hone.data.labels import distribution
@@ -63,7 +64,8 @@ def prepare(
     """Read and tokenise all data of a run. `context` is the longest sequence that the model takes.
 
     Raises C004 (pairs that are to be split), the fault of the first row that cannot be used, with the numbers of all of them, the
-    commonest fault where no row is left to learn from (D029 if all weights are 0), and D034 where the tokenizer cannot write the text.
+    commonest fault where no row is left to learn from (D029 if all weights are 0), and D034 where the tokenizer cannot write the text
+    or the marks of the template.
     """
     if shape == "pair" and settings.overflow == "split":
         fix = "set data.overflow to truncate, drop or error"
@@ -87,6 +89,8 @@ def prepare(
         train, aside = [entry for entry in train if entry.key not in keys], [entry for entry in train if entry.key in keys]
     if not train:
         raise desk.refusals.nothing_left(first)
+    if not desk.script.writes(desk.cache.group(train[0].indices[0])[0].tokens):
+        raise _unwritable_marks(desk, template, first)
     return _close(desk, train, aside, reading)
 
 
@@ -96,6 +100,15 @@ def _compare(train: list[Entry], aside: list[Entry], notices: Notices) -> None:
     for entry in train:
         if entry.key in keys:
             notices.add("D030", "its prompt also stands in the held-out source, so the evaluation is not honest", entry.origin)
+
+
+def _unwritable_marks(desk: Desk, template: ChatTemplate, where: str) -> HoneError:
+    """D034 for a chat template whose own text the tokenizer cannot write, so that all rows would hold unknown tokens."""
+    probe = template.text((Message("user", "a"), Message("assistant", "a")))
+    marks = ", ".join(map(repr, desk.script.missing(probe)))
+    what = f"the tokenizer cannot write {marks}, which the chat template '{template.name}' puts into every row"
+    fix = "take a model whose tokenizer can, or a template without them: data.template=FILE.jinja"
+    return HoneError("D034", f"{what}\n  {desk.script.summary}".rstrip(), where=where, fix=fix)
 
 
 def _close(desk: Desk, train: list[Entry], aside: list[Entry], reading: Reading) -> Prepared:
@@ -114,8 +127,6 @@ def _close(desk: Desk, train: list[Entry], aside: list[Entry], reading: Reading)
     advice(desk.notices, rows=len(train), labels=distribution(labels, len(train)))
     if desk.script.summary:
         desk.notices.add("D034", desk.script.summary)
-    if not desk.script.writes(desk.cache.group(train[0].indices[0])[0].tokens):
-        desk.notices.add("D034", "the tokenizer cannot write the marks of this chat template; choose another with data.template")
     for remark in reading.remarks:
         desk.notices.add("D039", f"{remark.source}: {remark.text}")
     groups = Groups(desk.cache, [index for entry in train for index in entry.indices * entry.copies])

@@ -97,7 +97,7 @@ class Renderer:
         from jinja2 import TemplateError, UndefinedError
         from jinja2.exceptions import SecurityError
 
-        if isinstance(error, RecursionError | SecurityError):
+        if isinstance(error, RecursionError | OverflowError | SecurityError):
             return HoneError(
                 "T004", f"the chat template '{self.name}' was stopped: {error}", fix="choose another template: data.template=..."
             )

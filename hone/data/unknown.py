@@ -60,25 +60,25 @@ class Script:
             raise HoneError("D034", what, where=where, fix=_FIX)
 
     def missing(self, text: str) -> Counter[str]:
-        """The characters of a text that are lost, with their numbers. Spaces and invisible marks are not counted."""
+        """The characters of a text that are lost, with their numbers. White space that vanishes is no loss."""
         if self.complete or all(self._writable(char) for char in set(text)):
             return Counter()
-        return Counter(text[i] for i in self._gaps(text) if unicodedata.category(text[i]) not in ("Cc", "Cf") and not text[i].isspace())
+        return Counter(text[i] for i in self._gaps(text))
 
     def _writable(self, char: str) -> bool:
         """Whether a character is written on its own; a tokenizer of whole words may know it in a word only."""
         if char not in self._known:
-            self._known[char] = char.isspace() or 1 not in self._gaps(f"a{char}a")
+            self._known[char] = 1 not in self._gaps(f"a{char}a")
         return self._known[char]
 
     def _gaps(self, text: str) -> list[int]:
-        """Positions of a text that no token stands for, or only the unknown token."""
+        """Positions of a text that the unknown token stands for, and of visible characters that no token stands for."""
         plain = self._special.sub(lambda found: "a" * len(found[0]), text)
         encoding = self._backend.encode(plain, add_special_tokens=False)
         known, unknown = set[int](), set[int]()
         for id, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
             (unknown if id == self._unknown else known).update(range(start, end))
-        return [i for i in range(len(text)) if i in unknown or i not in known]
+        return [i for i, char in enumerate(text) if i in unknown or (i not in known and _visible(char))]
 
 
 def texts_of(example: Example) -> list[str]:
@@ -88,7 +88,11 @@ def texts_of(example: Example) -> list[str]:
     return list(dict.fromkeys(one.content for said in example.conversations for one in said))
 
 
+def _visible(char: str) -> bool:
+    return not char.isspace() and unicodedata.category(char) not in ("Cc", "Cf")
+
+
 def _shown(lost: Counter[str]) -> str:
     """The commonest lost characters, as `'é' (12), ...`."""
-    shown = ", ".join(f"'{char}' ({count:,})" for char, count in lost.most_common(8))
+    shown = ", ".join(f"{char!r} ({count:,})" for char, count in lost.most_common(8))
     return f"{shown} and {len(lost) - 8} others" if len(lost) > 8 else shown

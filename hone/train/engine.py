@@ -120,6 +120,7 @@ class Engine:
     @torch.no_grad()
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """The inverse of `save`."""
+        self.optimizer.state.clear()
         for name, master in zip(self.names, self.masters, strict=True):
             master.copy_(tensors[f"param/{name}"])
             moments = {key: tensors[f"{key}/{name}"].clone() for key in ("step", "exp_avg", "exp_avg_sq") if f"{key}/{name}" in tensors}

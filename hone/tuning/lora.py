@@ -142,7 +142,8 @@ class Lora:
                 yield name, module
 
     def _chosen(self, name: str) -> bool:
-        if self.layers is not None and not any(f".{i}." in name for i in self.layers):
+        block = re.search(r"\.(\d+)\.", name)  # the first number of a path is the block, later ones are experts
+        if self.layers is not None and (block is None or int(block[1]) not in self.layers):
             return False
         if any(_matches(pattern, name) for pattern in self.exclude):
             return False

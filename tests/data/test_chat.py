@@ -209,6 +209,19 @@ def test_an_end_marker_only_behind_the_last_answer_is_enough_to_learn_that_one(m
     assert (caught.value.code, caught.value.where) == ("T001", "message 2 of the conversation")
 
 
+def test_an_end_marker_that_differs_behind_the_last_answer_is_learned_as_it_is(make: Make, tokenizer: PreTrainedTokenizerBase) -> None:
+    last = "{{ eos_token if loop.last and message.role == 'assistant' else '<|endoftext|>' }}"
+    template = make(EACH + "{{ '<|im_start|>' + message.role + '\n' + message.content }}" + last + DONE + PROMPT)
+    assert learned(tokenizer, template.sequence(chat("Hi", "Hello", "Bye", "See you"))) == ["Hello<|endoftext|>", f"See you{ENDED}"]
+
+
+def test_a_tool_call_whose_name_stands_before_its_result_too_ends_where_it_ends(make: Make, tokenizer: PreTrainedTokenizerBase) -> None:
+    calls = "{% for call in message.tool_calls or [] %}{{ call.function.name + call.function.arguments.word + ' ' + call.function.name }}{% endfor %}"
+    template = make(EACH + SAY.replace("+ '<|im_end|>'", "}}" + calls + "{{ '<|im_end|>'") + DONE + PROMPT)
+    first = (Message("user", "Hi"), Message("assistant", "", tool_calls=(CALL,)), Message("tool", "blue"), Message("assistant", "Blue."))
+    assert learned(tokenizer, template.sequence(first)) == [f"findsea find{ENDED}", f"Blue.{ENDED}"]
+
+
 def test_t007_names_what_is_refused_or_left_out(make: Make) -> None:
     no_system = make("{% if messages[0].role == 'system' %}{{ raise_exception('never') }}{% endif %}" + EACH + SAY + DONE)
     deaf = make(EACH + "{% if message.role != 'system' %}" + SAY + "{% endif %}" + DONE + PROMPT)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-import tracemalloc
 from pathlib import Path
+from resource import RUSAGE_SELF, getrusage
 from time import process_time
 
 import pytest
@@ -29,6 +29,7 @@ BOMBS = {
     "doubling by a method": "{% set n = namespace(x='aa') %}{% for i in range(99) %}{% set n.x = n.x.replace('a', n.x) %}{% endfor %}",
     "doubling a list": "{% set n = namespace(x=[1]) %}{% for i in range(60) %}{% set n.x = [n.x, n.x] %}{% endfor %}{{ n.x }}",
     "doubling into JSON": "{% set n = namespace(x=[1]) %}{% for i in range(60) %}{% set n.x = [n.x, n.x] %}{% endfor %}{{ n.x | tojson }}",
+    "lists of letters": "{% set a = 'a' * 19999999 %}{% set n = namespace(x=[]) %}{% for i in range(999) %}{% set n.x = [n.x, a | list] %}{% endfor %}",
     "nested loops": "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
     "nested loops that write": "{% for i in range(99999) %}{% for j in range(99999) %}a{% endfor %}{% endfor %}",
     "a set block": "{% set x %}{% for i in range(99999) %}{{ messages[0].content }}" + "a" * 9999 + "{% endfor %}{% endset %}",
@@ -56,7 +57,7 @@ ESCAPES = {
     "a class": "{{ ''.__class__.__mro__[1].__subclasses__() }}",
     "globals of a function": "{{ raise_exception.__globals__['os'].system('true') }}",
     "globals of a cycler": "{{ cycler.__init__.__globals__.os.popen('true').read() }}",
-    "by a filter": "{{ messages | attr('__class__') | attr('__mro__') }}",
+    "by a filter": "{{ (messages | attr('__class__')).__mro__ }}",
     "by a format": "{{ '{0.__class__.__init__.__globals__}'.format(messages) }}",
     "changing the messages": "{{ messages.append(messages[0]) }}",
 }
@@ -70,15 +71,12 @@ def tokenizer(tiny_tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerBas
 @pytest.mark.parametrize("source", BOMBS.values(), ids=BOMBS.keys())
 def test_t004_a_bomb_is_stopped_before_it_takes_time_or_memory(tokenizer: PreTrainedTokenizerBase, source: str) -> None:
     tokenizer.chat_template = source
-    tracemalloc.start()
-    started = process_time()
+    before, started = getrusage(RUSAGE_SELF).ru_maxrss, process_time()
     with pytest.raises(HoneError) as caught:
         ChatTemplate.of(tokenizer).text((Message("user", "Hi"),))
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
     assert caught.value.code == ("T009" if "lipsum" in source else "T004")
-    assert process_time() - started < 30
-    assert peak < 600e6
+    assert process_time() - started < 20
+    assert getrusage(RUSAGE_SELF).ru_maxrss - before < 500_000, "kilobytes"
 
 
 @pytest.mark.parametrize("source", ESCAPES.values(), ids=ESCAPES.keys())
@@ -110,4 +108,4 @@ def test_long_conversations_are_no_bombs(shared: Path, tokenizer: PreTrainedToke
     for file in sorted((shared / "data" / "chat_templates").glob("*.jinja")):
         if not file.stem.startswith(("MiroThinker", "fireworks")):
             tokenizer.chat_template = file.read_text("utf-8")
-            assert len(ChatTemplate.of(tokenizer).text(turns)) > 300_000
+            assert len(ChatTemplate.of(tokenizer, variables={"bos_token": ""}).text(turns)) > 300_000

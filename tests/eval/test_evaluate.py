@@ -14,7 +14,7 @@ from hone.core.errors import HoneError
 from hone.core.types import Conversation, Example, Message, Origin, Sequence
 from hone.data.batching import pack
 from hone.data.chat import ChatTemplate
-from hone.eval.evaluate import TEXT_TASK, Evaluation, by_function, by_model, compare, evaluate, majorities
+from hone.eval.evaluate import TEXT_TASK, Evaluation, by_function, by_model, compare, evaluate
 from hone.eval.likelihood import likelihood
 from hone.eval.questions import questions
 from hone.models.policy import Policy
@@ -73,13 +73,6 @@ def test_label_tasks_get_accuracy_and_f1_and_the_others_exact_match() -> None:
         ("parity", "macro_f1"): (2 * 5 / 15 + 2 * 10 / 25) / 2,
         ("sums", "exact_match"): 1.0,
     })  # fmt: skip
-
-
-def test_the_score_to_beat_is_the_commonest_label() -> None:
-    uneven = evaluate(knows(10), [*ROWS, row("Is 20 even?", "yes", 20, task="parity")], max_questions=30)
-    (best,) = majorities(uneven)
-    answers = [one.expected for one in uneven.outcomes if one.task == "parity"]
-    assert (best.task, best.share) == ("parity", max(answers.count("yes"), answers.count("no")) / len(answers))
 
 
 def test_metrics_can_be_chosen() -> None:

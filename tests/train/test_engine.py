@@ -62,7 +62,6 @@ def test_a_fresh_engine_saves_its_start() -> None:
     assert torch.equal(weights(other), weights(fresh))
 
 
-@pytest.mark.xfail(strict=True, reason="Engine.load keeps the moments of a parameter for which none are given")
 def test_loading_forgets_moments_that_were_not_saved() -> None:
     fresh, other = engine(), engine()
     start = {name: tensor.clone() for name, tensor in fresh.save().items()}

@@ -16,7 +16,7 @@ from hone.models.policy import Policy
 from hone.objectives import OBJECTIVES
 from hone.train.engine import Engine
 from hone.train.loop import BaseHook, State, train
-from hone.train.optim import OptimSettings
+from hone.train.settings import OptimSettings
 from hone.tuning import trainable
 from hone.tuning.lora import Lora
 

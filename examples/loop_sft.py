@@ -14,7 +14,7 @@ from hone.models.policy import Policy
 from hone.objectives import OBJECTIVES
 from hone.rollout.sample import Sampler
 from hone.train.engine import Engine
-from hone.train.optim import OptimSettings
+from hone.train.settings import OptimSettings
 from hone.tuning.lora import Lora
 
 

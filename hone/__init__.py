@@ -18,7 +18,7 @@ _HOMES = {
     "hone.objectives": ("OBJECTIVES", "objective"),
     "hone.rollout.sample": ("Sampler",),
     "hone.train.engine": ("Engine",),
-    "hone.train.optim": ("OptimSettings",),
+    "hone.train.settings": ("OptimSettings",),
     "hone.tuning": ("METHODS",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

@@ -78,7 +78,7 @@ def held_out(opened: Opened, overrides: list[str]) -> Asked:
     from hone.data.prepare import prepare
     from hone.data.reading import Reading
     from hone.data.settings import DataSettings
-    from hone.recipe.settings import read
+    from hone.recipe.words import read
 
     named = read(None, overrides)[0].get("data", {})
     options = {**opened.resolved.get("data", {}), **named}

@@ -73,7 +73,8 @@ def _simple(name: str) -> str:
 def settings_pages() -> dict[str, Page]:
     """A page for every section, method, objective and setting, under its name and under the names that other tools use."""
     from hone.objectives import OBJECTIVES
-    from hone.recipe.settings import ALIASES, PLAIN
+    from hone.recipe.settings import PLAIN
+    from hone.recipe.words import ALIASES
     from hone.tuning import METHODS
 
     pages = {"seed": Page("seed", "From which all chance of the run is drawn.", (("type", "integer"), ("default", "42")))}

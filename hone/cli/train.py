@@ -19,7 +19,7 @@ def command(
     from hone.cli.show import show_run
     from hone.cli.style import console
     from hone.recipe.run import Wishes, prepare_run, train_run
-    from hone.recipe.settings import read
+    from hone.recipe.words import read
 
     out = console()
     raw, notes = read(source, [*(settings or ()), *(["data.skip_bad=true"] if skip_bad else [])])

@@ -31,7 +31,7 @@ from hone.train.engine import Engine
 from hone.train.health import Health
 from hone.train.hooks import Checkpoints, Evaluate, Interrupt, Metrics, Watch
 from hone.train.loop import BaseHook, State, train
-from hone.train.optim import OptimSettings
+from hone.train.settings import OptimSettings
 from hone.train.stopping import stopping
 from hone.tuning.full import Full
 

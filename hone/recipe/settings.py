@@ -1,11 +1,10 @@
-"""A run file's eight sections: listed here, defined where they are used. Files, overrides and habits become one recipe."""
+"""A run file's eight sections: listed here, defined where they are used. Raw sections become one recipe."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from hone.core.config import parse
@@ -14,8 +13,8 @@ from hone.core.registry import nearest
 from hone.data.settings import DataSettings
 from hone.models.settings import HardwareSettings, ModelSettings
 from hone.objectives import OBJECTIVES, Objective
-from hone.train.optim import OptimSettings
-from hone.train.settings import EvalSettings, OutputSettings
+from hone.recipe.words import ALIASES
+from hone.train.settings import EvalSettings, OptimSettings, OutputSettings
 from hone.tuning import METHODS, Tuning
 
 PLAIN: dict[str, type] = {
@@ -27,46 +26,6 @@ PLAIN: dict[str, type] = {
     "hardware": HardwareSettings,
 }
 SECTIONS = (*PLAIN, "tuning", "objective", "seed")
-MAIN_FIELD = {"model": "name", "data": "train", "tuning": "method", "objective": "name", "output": "folder"}
-"""`model=X` is short for `model.name=X`."""
-
-ALIASES = {
-    "model_name_or_path": "model.name",
-    "model_name": "model.name",
-    "dataset": "data.train",
-    "dataset_name": "data.train",
-    "output_dir": "output.folder",
-    "learning_rate": "optim.learning_rate",
-    "lr": "optim.learning_rate",
-    "num_train_epochs": "optim.epochs",
-    "epochs": "optim.epochs",
-    "max_steps": "optim.max_steps",
-    "batch_size": "optim.batch_size",
-    "warmup_ratio": "optim.warmup_ratio",
-    "weight_decay": "optim.weight_decay",
-    "max_grad_norm": "optim.clip",
-    "lr_scheduler_type": "optim.schedule",
-    "max_seq_length": "data.max_length",
-    "max_length": "data.max_length",
-    "cutoff_len": "data.max_length",
-    "lora_r": "tuning.rank",
-    "lora_rank": "tuning.rank",
-    "rank": "tuning.rank",
-    "lora_alpha": "tuning.alpha",
-    "lora_dropout": "tuning.dropout",
-    "target_modules": "tuning.targets",
-    "lora_target": "tuning.targets",
-    "use_rslora": "tuning.rslora",
-    "eval_steps": "eval.every",
-    "evaluation_steps": "eval.every",
-    "save_steps": "output.save_every",
-    "save_total_limit": "output.keep",
-    "logging_steps": "output.log_every",
-    "report_to": "output.trackers",
-    "torch_dtype": "hardware.dtype",
-    "dtype": "hardware.dtype",
-}
-"""What people are used to write -> our name, which is shown back to them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,24 +43,6 @@ class Recipe:
     seed: int
     resolved: dict[str, Any]
     """The same as plain JSON, with every default filled in."""
-
-
-def read(source: str | None, overrides: Iterable[str]) -> tuple[dict[str, Any], list[str]]:
-    """A run file or an objective's name, then `a.b=c` overrides; returns the raw sections and notes about renamed keys."""
-    raw: dict[str, Any] = {}
-    notes: list[str] = []
-    if source is not None and source.endswith((".yaml", ".yml")):
-        for key, value in _document(Path(source)).items():
-            _put(raw, str(key), value, notes)
-    elif source is not None:
-        raw["objective"] = {"name": source}
-    for item in overrides:
-        key, equals, text = item.partition("=")
-        if not equals:
-            raise HoneError("C005", f"'{item}' is not a setting", fix="write settings as name=value, for instance optim.epochs=2")
-        _put(raw, key.lstrip("-"), _value(text, item), notes)
-    _fold_batch(raw, notes)
-    return raw, notes
 
 
 def resolve(raw: Mapping[str, Any]) -> Recipe:
@@ -132,71 +73,6 @@ class _Seed:
 def _tagged(values: Mapping[str, Any], tag: str, default: str) -> tuple[str, dict[str, Any]]:
     rest = dict(values)
     return str(rest.pop(tag, default)), rest
-
-
-def _document(path: Path) -> dict[str, Any]:
-    import yaml
-
-    if not path.exists():
-        raise HoneError(
-            "C006", f"there is no run file '{path}'", fix="check the path, or name an objective: hone train sft model=... data=..."
-        )
-    try:
-        document = yaml.safe_load(path.read_text("utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise HoneError("C006", f"the run file is not valid YAML: {error}", where=str(path)) from None
-    if not isinstance(document, dict):
-        raise HoneError("C006", "a run file is a list of sections with settings", where=str(path), fix="see README, 'a run file'")
-    return document
-
-
-def _value(text: str, item: str) -> Any:
-    import yaml
-
-    try:
-        return yaml.safe_load(text) if text else None
-    except yaml.YAMLError:
-        raise HoneError("C005", f"the value of '{item}' cannot be read", fix="quote it, or put it into a run file") from None
-
-
-def _put(raw: dict[str, Any], key: str, value: Any, notes: list[str]) -> None:
-    """File a value under its section, whatever name people gave it."""
-    if key in ("load_in_4bit", "load_in_8bit"):
-        if value:
-            raise HoneError(
-                "C007", f"'{key}' asks for a quantised base, which this version does not train on yet", where=key, fix="leave it out"
-            )
-        return
-    if key == "full_finetuning":
-        _put(raw, "tuning.method", "full" if value else "lora", notes)
-        notes.append(f"{key} is called tuning.method here")
-        return
-    if key in ALIASES:
-        notes.append(f"{key} is called {ALIASES[key]} here")
-        key = ALIASES[key]
-    section, dot, field = key.partition(".")
-    if not dot and section in MAIN_FIELD and not isinstance(value, dict):
-        field, dot = MAIN_FIELD[section], "."
-    if dot:
-        raw.setdefault(section, {})[field] = value
-    elif isinstance(value, dict) and isinstance(raw.get(section), dict):
-        raw[section] |= value
-    else:
-        raw[section] = {} if value is None and section != "seed" else value
-
-
-def _fold_batch(raw: dict[str, Any], notes: list[str]) -> None:
-    """Batch size times accumulation is one number here: the sequences of an optimiser step."""
-    rows, times = raw.pop("per_device_train_batch_size", None), raw.pop("gradient_accumulation_steps", None)
-    if rows is None and times is None:
-        return
-    rows, times = (1 if n is None else n for n in (rows, times))
-    if not all(isinstance(n, int) and n > 0 for n in (rows, times)):
-        raise HoneError("C001", "batch size and accumulation steps are whole numbers above zero", where="optim.batch_size")
-    raw.setdefault("optim", {})["batch_size"] = rows * times
-    notes.append(
-        "per_device_train_batch_size x gradient_accumulation_steps is called optim.batch_size here (memory: hardware.token_budget)"
-    )
 
 
 def _json(value: Any) -> Any:

@@ -15,7 +15,8 @@ from hone.core.types import Batch, Signals
 from hone.core.world import World
 from hone.models.policy import Policy
 from hone.objectives.base import Objective
-from hone.train.optim import Masters, OptimSettings, adamw
+from hone.train.optim import Masters, adamw
+from hone.train.settings import OptimSettings
 from hone.tuning.base import trainable
 
 

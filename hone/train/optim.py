@@ -4,41 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from typing import Annotated, Literal
 
 import torch
-from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn
 
-from hone.core.config import settings
-
-
-@settings
-class OptimSettings:
-    """How weights move."""
-
-    learning_rate: Annotated[float, Gt(0), Lt(1)] | None = None
-    """Peak learning rate. None lets the adviser choose: 2e-4 for adapters, 2e-5 for full tuning."""
-    batch_size: Annotated[int, Ge(1)] = 16
-    """Sequences (or groups) of one optimiser step. Memory does not depend on it: the token budget decides that."""
-    epochs: Annotated[float, Gt(0)] | None = None
-    """Passes over the data. None means 1, unless max_steps is given."""
-    max_steps: Annotated[int, Ge(1)] | None = None
-    """Stop after this many optimiser steps. Not together with epochs."""
-    schedule: Literal["linear", "cosine", "constant"] = "linear"
-    """How the learning rate falls after the warm-up: to zero along a line or a cosine, or not at all."""
-    warmup_ratio: Annotated[float, Ge(0), Lt(1)] = 0.05
-    """Share of the steps in which the learning rate rises from zero to its peak."""
-    weight_decay: Annotated[float, Ge(0)] = 0.0
-    """Decoupled weight decay of matrices; vectors (norms, biases) are never decayed."""
-    clip: Annotated[float, Gt(0)] | None = 1.0
-    """Largest norm of the whole gradient. None does not clip."""
-    beta1: Annotated[float, Ge(0), Lt(1)] = 0.9
-    """Memory of the gradient's mean."""
-    beta2: Annotated[float, Ge(0), Lt(1)] = 0.999
-    """Memory of the gradient's square."""
-    skip_limit: Annotated[int, Ge(1)] = 3
-    """Stop after this many steps in a row whose loss or gradient is not finite."""
+from hone.train.settings import OptimSettings
 
 
 class Masters:

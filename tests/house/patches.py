@@ -60,7 +60,7 @@ def use() -> None:
     from hone.data.batching import micro_batches
     from hone.objectives import OBJECTIVES
     from hone.train.engine import Engine
-    from hone.train.optim import OptimSettings
+    from hone.train.settings import OptimSettings
     from hone.tuning.lora import Lora
     from tests import nets
 

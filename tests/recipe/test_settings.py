@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from hone.core.errors import HoneError
-from hone.recipe.settings import ALIASES, read, resolve
+from hone.recipe.settings import resolve
+from hone.recipe.words import ALIASES, read
 from hone.tuning.lora import Lora
 
 BASE = ["model=some/model", "data=train.jsonl"]

@@ -12,7 +12,7 @@ from hone.data.offline import Offline
 from hone.objectives import OBJECTIVES
 from hone.train.engine import Engine, Stopped
 from hone.train.loop import BaseHook, State, train
-from hone.train.optim import OptimSettings
+from hone.train.settings import OptimSettings
 from hone.tuning.base import Tuning
 from hone.tuning.full import Full
 from hone.tuning.lora import Lora

@@ -16,7 +16,7 @@ from hone.core.types import Group
 from hone.data.batching import micro_batches
 from hone.objectives import OBJECTIVES
 from hone.train.engine import Engine
-from hone.train.optim import OptimSettings
+from hone.train.settings import OptimSettings
 from hone.tuning.full import Full
 from hone.tuning.lora import Lora
 from tests import nets

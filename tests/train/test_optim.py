@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from hone.train.optim import Masters, OptimSettings, adamw, rate_at
+from hone.train.optim import Masters, adamw, rate_at
+from hone.train.settings import OptimSettings
 
 SCHEDULES = ("linear", "cosine", "constant")
 runs = st.integers(1, 400).flatmap(lambda total: st.tuples(st.just(total), st.integers(1, total)))

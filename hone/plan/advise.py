@@ -23,6 +23,8 @@ class Facts(NamedTuple):
     median_tokens: int
     hidden_size: int
     device: str
+    learning_rate: float
+    """Where the tuning method likes to start."""
 
 
 def fill(settings: Mapping[str, Mapping[str, Any]], facts: Facts) -> list[Advice]:
@@ -30,7 +32,7 @@ def fill(settings: Mapping[str, Mapping[str, Any]], facts: Facts) -> list[Advice
     found: list[Advice] = []
     method, optim = settings["tuning"]["method"], settings["optim"]
     if optim["learning_rate"] is None:
-        found.append(_learning_rate(str(method)))
+        found.append(Advice("optim.learning_rate", facts.learning_rate, f"where '{method}' usually starts"))
     epochs = optim["epochs"]
     if epochs is None and optim["max_steps"] is None:
         found.append(_epochs(facts.rows))
@@ -49,12 +51,6 @@ def fill(settings: Mapping[str, Mapping[str, Any]], facts: Facts) -> list[Advice
 def total_steps(rows: int, batch_size: int, epochs: float | None, max_steps: int | None) -> int:
     """Optimiser steps of a run."""
     return int(max_steps) if max_steps is not None else max(1, round((epochs or 1.0) * math.ceil(rows / batch_size)))
-
-
-def _learning_rate(method: str) -> Advice:
-    if method == "full":
-        return Advice("optim.learning_rate", 2e-5, "full tuning moves every weight, so small steps")
-    return Advice("optim.learning_rate", 2e-4, "adapters want about ten times the rate of full tuning")
 
 
 def _epochs(rows: int) -> Advice:

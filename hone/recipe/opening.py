@@ -14,6 +14,7 @@ from hone.recipe.build import Opened, load_base, tuned
 from hone.recipe.settings import resolve
 from hone.tuning import METHODS, Tuning, peft_io
 from hone.tuning.base import Untouched
+from hone.tuning.folder import CONFIG
 
 
 def open_model(name: str | Path, *, hardware: HardwareSettings | None = None) -> Opened:
@@ -24,7 +25,7 @@ def open_model(name: str | Path, *, hardware: HardwareSettings | None = None) ->
     folder = Path(name)
     if (folder / "resolved.json").is_file():
         return _open_run(folder, hardware)
-    if (folder / peft_io.CONFIG).is_file():
+    if (folder / CONFIG).is_file():
         return _open_adapter(folder, hardware or HardwareSettings())
     return _open_base(ModelSettings(name=str(name)), hardware or HardwareSettings())
 

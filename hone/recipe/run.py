@@ -105,7 +105,8 @@ def advised(raw: Mapping[str, Any], recipe: Recipe, prepared: Prepared, loaded: 
     """The recipe with its open settings filled, and the reasons beside them."""
     lengths = sorted(len(sequence.tokens) for group in prepared.groups for sequence in group)
     hidden = loaded.model.config.get_text_config().hidden_size
-    facts = Facts(len(prepared.groups), lengths[len(lengths) // 2], hidden, next(loaded.model.parameters()).device.type)
+    device = next(loaded.model.parameters()).device.type
+    facts = Facts(len(prepared.groups), lengths[len(lengths) // 2], hidden, device, recipe.tuning.about.learning_rate)
     advice = fill(recipe.resolved, facts)
     filled = {section: dict(values) if isinstance(values, Mapping) else values for section, values in raw.items()}
     dtype = str(next(loaded.model.parameters()).dtype).removeprefix("torch.")
@@ -250,7 +251,7 @@ def _finish(run: Run, engine: Engine, state: State) -> None:
     if best is not None and best["step"] != state.step:
         engine.load(checkpoint.read(checkpoint.at(run.folder, best["step"]))[0])
         run.events.emit("best_kept", step=best["step"], loss=best["loss"])
-    name = "model" if run.recipe.resolved["tuning"]["method"] == "full" else "adapter"
+    name = run.recipe.tuning.about.artifact
     with staged_folder(run.folder / name) as stage:
         run.recipe.tuning.save(run.policy.model, stage, base=run.loaded.base)
         run.loaded.tokenizer.chat_template = run.template.source

@@ -47,9 +47,14 @@ class Engine:
         self.policy, self.optim, self.world = policy, optim, world or World()
         self.names = list(trainable(policy.model))
         self.masters = Masters(trainable(policy.model).values())
-        self.optimizer = adamw(self.masters, optim)
+        self.optimizer = adamw(self.masters, optim, [policy.tuning.rate(name) for name in self.names])
         self._sampler = sampler
-        self.steps = 0
+        self.at = (1, 1)
+
+    def begin(self, step: int, total: int) -> None:
+        """Say which optimiser step comes next, counted from 1, and how many there are: some methods follow a schedule."""
+        self.at = (step, total)
+        self.policy.tuning.begin(self.policy.model, step=step, total=total)
 
     def forward_backward(
         self, batches: Iterable[Batch], objective: Objective | Callable[[Signals], Any], *, should_stop: Callable[[], bool] = lambda: False
@@ -75,8 +80,16 @@ class Engine:
             for name, value in loss.metrics.items():
                 tally.sums[name] += value.item()
             tally.tokens += len(batch.tokens_T)
+        self._penalise(tally)
         tally.seconds = time.perf_counter() - started
         return tally
+
+    def _penalise(self, tally: Tally) -> None:
+        """The method's own term of the loss: once a step and on one rank, for the gradients of all ranks are added."""
+        penalty = self.policy.tuning.penalty(self.policy.model) if self.world.main else None
+        if penalty is not None:
+            penalty.backward()
+            tally.sums["penalty"] += penalty.item() * tally.total
 
     def gradient_norm(self, tally: Tally) -> float:
         """Norm of the whole gradient, after adding the gradients and the sums of all ranks."""
@@ -95,9 +108,11 @@ class Engine:
         if self.optim.clip is not None and norm > self.optim.clip:
             torch._foreach_mul_(self.masters.gradients(), self.optim.clip / (norm + 1e-6))
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = learning_rate * group["factor"]
         self.optimizer.step()
         self.masters.publish()
+        step, total = self.at
+        self.policy.tuning.stepped(self.policy.model, step=step, total=total)
         self.forget()
 
     def forget(self) -> None:
@@ -110,13 +125,13 @@ class Engine:
         return self._sampler(prompts, **options)
 
     def save(self) -> dict[str, Tensor]:
-        """All that a resumed run needs besides the base: masters and AdamW's moments, by name."""
+        """All that a resumed run needs besides the base: masters, AdamW's moments and the method's own state, by name."""
         tensors: dict[str, Tensor] = {}
         for name, master in zip(self.names, self.masters, strict=True):
             tensors[f"param/{name}"] = master.detach()
             for key, value in self.optimizer.state[master].items():
                 tensors[f"{key}/{name}"] = value
-        return tensors
+        return tensors | {f"tuning/{name}": tensor for name, tensor in self.policy.tuning.state(self.policy.model).items()}
 
     @torch.no_grad()
     def load(self, tensors: Mapping[str, Tensor]) -> None:
@@ -128,3 +143,5 @@ class Engine:
             if moments:
                 self.optimizer.state[master] = moments
         self.masters.publish()
+        for name, tensor in self.policy.tuning.state(self.policy.model).items():
+            tensor.copy_(tensors[f"tuning/{name}"])

@@ -98,6 +98,7 @@ def train(
 
 def _one_step(state: State, step: int, batches: list[Batch], objective: Objective, hooks: tuple[Hook, ...]) -> None:
     engine, started = state.engine, time.perf_counter()
+    engine.begin(step, state.total)
     tally = engine.forward_backward(batches, objective, should_stop=lambda: any(hook.wants_stop() for hook in hooks))
     norm = engine.gradient_norm(tally)
     rate = rate_at(step, state.total, engine.optim)

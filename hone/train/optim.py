@@ -57,14 +57,19 @@ class Masters:
         return [master.grad for master in self if master.grad is not None]
 
 
-def adamw(masters: Masters, optim: OptimSettings) -> torch.optim.AdamW:
-    """Fused AdamW (arXiv 1711.05101); matrices decay, vectors do not."""
-    matrices = [p for p in masters if p.dim() >= 2]
-    vectors = [p for p in masters if p.dim() < 2]
-    groups = [{"params": matrices, "weight_decay": optim.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW(
-        [g for g in groups if g["params"]], lr=optim.learning_rate or 0.0, betas=(optim.beta1, optim.beta2), fused=True
-    )
+def adamw(masters: Masters, optim: OptimSettings, factors: Iterable[float] | None = None) -> torch.optim.AdamW:
+    """Fused AdamW (arXiv 1711.05101); matrices decay, vectors do not. `factors` scale each master's learning rate.
+
+    Each group of the optimiser keeps its factor under "factor".
+    """
+    kinds: dict[tuple[bool, float], list[nn.Parameter]] = {}
+    for master, factor in zip(masters, [1.0] * len(masters.pairs) if factors is None else factors, strict=True):
+        kinds.setdefault((master.dim() >= 2, factor), []).append(master)
+    groups = [
+        {"params": kind, "weight_decay": optim.weight_decay if matrix else 0.0, "factor": factor}
+        for (matrix, factor), kind in sorted(kinds.items(), key=lambda item: (not item[0][0], item[0][1]))
+    ]
+    return torch.optim.AdamW(groups, lr=optim.learning_rate or 0.0, betas=(optim.beta1, optim.beta2), fused=True)
 
 
 def rate_at(step: int, total: int, optim: OptimSettings) -> float:

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from hone.tuning import full, lora
-from hone.tuning.base import METHODS, Tuning, trainable
+from hone.tuning.base import METHODS, About, Beside, Ours, Prologue, Tuning, prologue_of, trainable
 
-__all__ = ["METHODS", "Tuning", "full", "lora", "trainable"]
+__all__ = ["METHODS", "About", "Beside", "Ours", "Prologue", "Tuning", "full", "lora", "prologue_of", "trainable"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -11,24 +12,38 @@ from torch import nn
 
 from hone.core.config import settings
 from hone.core.errors import HoneError
-from hone.tuning.base import METHODS
+from hone.tuning.base import METHODS, About, Tuning
+from hone.tuning.shapes import Shapes
+
+
+def base_moved() -> HoneError:
+    """For methods that move the base's own weights."""
+    what = "this method moves the base weights, so the base cannot be shown by stepping aside"
+    return HoneError("M011", what, where="tuning.method", fix="load the base model beside it")
 
 
 @METHODS.add("full")
 @settings
-class Full:
+class Full(Tuning):
     """Every weight moves. Best quality when the data is large; needs about eight times LoRA's memory."""
+
+    about = About(
+        when="much data, much memory, and a whole new model is wanted",
+        artifact="model",
+        learning_rate=2e-5,
+    )
 
     def attach(self, model: nn.Module, *, seed: int) -> None:
         model.requires_grad_(True)
 
-    def disabled(self, model: nn.Module) -> AbstractContextManager[None]:
-        raise HoneError(
-            "M011", "full tuning moves the base weights, so the base cannot be shown by stepping aside", fix="load the base model beside it"
-        )
+    def count(self, shapes: Shapes) -> int:
+        return sum(math.prod(shape) for shape in shapes.parameters.values())
 
-    def merge(self, model: nn.Module) -> None:
-        """Nothing to fold: the weights are the model."""
+    def disabled(self, model: nn.Module) -> AbstractContextManager[None]:
+        raise base_moved()
+
+    def detach(self, model: nn.Module) -> None:
+        raise base_moved()
 
     def save(self, model: nn.Module, folder: Path, *, base: Mapping[str, str]) -> None:
         model.save_pretrained(folder)  # type: ignore[operator]

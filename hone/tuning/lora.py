@@ -5,7 +5,6 @@ Shape legend: T tokens, I input features, O output features, R rank.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -21,7 +20,8 @@ from hone.core.config import settings
 from hone.core.errors import HoneError
 from hone.core.registry import nearest
 from hone.tuning import peft_io
-from hone.tuning.base import METHODS, replace
+from hone.tuning.base import METHODS, About, Beside, Tuning, replace
+from hone.tuning.shapes import Shapes, shape_of
 
 
 class LowRank(torch.autograd.Function):
@@ -53,21 +53,20 @@ class LowRank(torch.autograd.Function):
         return d_x, None, None, d_a, d_b, None
 
 
-class LoraLinear(nn.Module):
+class LoraLinear(Beside):
     """A frozen linear layer and its low-rank change. `a` (R, I) and `b` (O, R) are fp32 masters, cast where used."""
 
     def __init__(self, base: nn.Module, *, rank: int, scale: float, dropout: float, generator: torch.Generator) -> None:
-        super().__init__()
+        super().__init__(base)
         outputs, inputs = shape_of(base)
         device = next(base.parameters()).device
-        self.base, self.scale, self.active = base, scale, True
+        self.scale = scale
         self.dropout = nn.Dropout(dropout)
         dtype = torch.promote_types(next(base.parameters()).dtype, torch.float32)
         bound = 1 / math.sqrt(inputs)  # kaiming_uniform with a = sqrt(5), as the reference implementation
         a = torch.empty(rank, inputs).uniform_(-bound, bound, generator=generator)
         self.a = nn.Parameter(a.to(device, dtype))
         self.b = nn.Parameter(torch.zeros(outputs, rank, device=device, dtype=dtype))
-        self.train(base.training)
 
     def forward(self, x: Tensor) -> Any:
         if not self.active:
@@ -83,19 +82,20 @@ class LoraLinear(nn.Module):
         change = self.scale * (self.b @ self.a)
         return change.t() if isinstance(self.base, Conv1D) else change
 
-
-def shape_of(layer: nn.Module) -> tuple[int, int]:
-    """(outputs, inputs) of a linear layer; GPT-2's Conv1D stores its weight the other way round."""
-    weight = layer.weight
-    assert isinstance(weight, Tensor)
-    outputs, inputs = weight.shape
-    return (inputs, outputs) if isinstance(layer, Conv1D) else (outputs, inputs)
+    def merged(self) -> nn.Module:
+        """The base with the change folded in, added in fp32 and rounded once."""
+        weight = self.base.weight
+        assert isinstance(weight, Tensor)
+        weight.copy_((weight.to(self.a.dtype) + self.delta()).to(weight.dtype))
+        return self.base
 
 
 @METHODS.add("lora")
 @settings
-class Lora:
+class Lora(Tuning):
     """Small low-rank matrices beside frozen weights. The default: near full quality at a fraction of the memory."""
+
+    about = About(when="nearly always: the default", paper="2106.09685", peft_type="LORA")
 
     rank: Annotated[int, Ge(1)] = 16
     """Size of the added matrices. 8 to 64 is usual; more rank holds more, and needs more data."""
@@ -135,6 +135,9 @@ class Lora:
         ):
             pass
 
+    def count(self, shapes: Shapes) -> int:
+        return sum(self.rank * sum(shape) for path, shape in shapes.linears.items() if self._chosen(path))
+
     def _candidates(self, model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
         head = model.get_output_embeddings()  # type: ignore[operator]
         for name, module in model.named_modules():
@@ -151,23 +154,6 @@ class Lora:
             return True
         patterns = (self.targets,) if isinstance(self.targets, str) else self.targets
         return any(_matches(pattern, name) for pattern in patterns)
-
-    @contextlib.contextmanager
-    def disabled(self, model: nn.Module) -> Iterator[None]:
-        layers = list(lora_layers(model).values())
-        for layer in layers:
-            layer.active = False
-        try:
-            yield
-        finally:
-            for layer in layers:
-                layer.active = True
-
-    @torch.no_grad()
-    def merge(self, model: nn.Module) -> None:
-        """Fold the change into the weights, added in fp32 and rounded once."""
-        for _ in replace(model, lambda _, m: isinstance(m, LoraLinear), lambda _, m: _merged(m)):
-            pass
 
     def save(self, model: nn.Module, folder: Path, *, base: Mapping[str, str]) -> None:
         tensors = {name: (layer.a.detach(), layer.b.detach()) for name, layer in lora_layers(model).items()}
@@ -208,11 +194,3 @@ def _matches(pattern: str, name: str) -> bool:
         raise HoneError(
             "M004", f"'{pattern}' is no name and no valid pattern ({error})", where="tuning.targets", fix="write q_proj, or .*_proj"
         ) from None
-
-
-def _merged(layer: nn.Module) -> nn.Module:
-    assert isinstance(layer, LoraLinear)
-    weight = layer.base.weight
-    assert isinstance(weight, Tensor)
-    weight.copy_((weight.to(layer.a.dtype) + layer.delta()).to(weight.dtype))
-    return layer.base

@@ -5,7 +5,6 @@ Shape legend: I input features, O output features, R rank.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -14,18 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from hone.core.errors import HoneError
-from hone.core.files import staged_file, write_atomically
 from hone.core.registry import nearest
+from hone.tuning import folder as adapter_folder
+from hone.tuning.folder import AGAIN, CONFIG, WEIGHTS
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-OURS = "hone.base."
-"""Where the base's name and fingerprint lie in the metadata of the tensors' file, so that they travel with the tensors."""
-KEY = re.compile(r"base_model\.model\.(?P<path>.+)\.lora_(?P<half>[AB])(\.default)?\.weight")
+KEY = re.compile(r"(?P<path>.+)\.lora_(?P<half>[AB])(\.default)?\.weight")
 UNDERSTOOD = (
     "r", "lora_alpha", "lora_dropout", "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "rank_pattern",
     "alpha_pattern", "use_rslora", "fan_in_fan_out", "base_model_name_or_path", "revision", "task_type", "peft_type", "peft_version",
@@ -37,7 +32,6 @@ WITHOUT_EFFECT = ("megatron_core", "qalora_group_size", "runtime_config", "eva_c
 PLAIN_STARTS = (True, False, None, "gaussian", "eva", "orthogonal", "mica")
 """Initialisations that leave the base as it was; the others (PiSSA, OLoRA, CorDA, LoftQ ...) changed it."""
 
-AGAIN = "copy or download the adapter again"
 MERGE = "merge it into its base with peft, and start from the merged model"
 
 Pair = tuple[Tensor, Tensor]
@@ -125,32 +119,11 @@ def save_adapter(
     """
     assert tensors, "an adapter without layers"
     config = {
-        "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": base.get("name"), "revision": base.get("revision"),
-        "inference_mode": True, "bias": "none", "target_modules": _short_names(tensors, linear), "lora_dropout": 0.0, "use_rslora": False,
+        "peft_type": "LORA", "bias": "none", "target_modules": _short_names(tensors, linear), "lora_dropout": 0.0, "use_rslora": False,
         "fan_in_fan_out": False, **options, "lora_alpha": _whole(options["lora_alpha"]),
     }  # fmt: skip
-    flat: dict[str, Tensor] = {}
-    for path, (a_RI, b_OR) in tensors.items():
-        for half, tensor in (("A", a_RI), ("B", b_OR)):
-            flat[f"base_model.model.{path}.lora_{half}.weight"] = tensor.detach().cpu().contiguous()
-    metadata = {"format": "pt"} | {f"{OURS}{key}": value for key, value in base.items()}
-    folder.mkdir(parents=True, exist_ok=True)
-    with staged_file(folder / WEIGHTS) as temporary:
-        save_file(flat, temporary, metadata=metadata)
-        _order_header(temporary)
-    write_atomically(folder / CONFIG, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
-
-
-def _order_header(file: Path) -> None:
-    """Give the header's metadata a fixed order, which the library leaves to chance: equal adapters are equal files."""
-    with file.open("r+b") as stream:
-        size = int.from_bytes(stream.read(8), "little")
-        header = json.loads(stream.read(size))
-        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(size)
-        assert len(text) == size, "the header is written in another way than we know"
-        stream.seek(8)
-        stream.write(text)
+    flat = {f"{path}.lora_{half}.weight": tensor for path, pair in tensors.items() for half, tensor in zip("AB", pair, strict=True)}
+    adapter_folder.write(folder, flat, config, base=base)
 
 
 def load_adapter(folder: Path, *, base: Mapping[str, str] | None = None) -> AdapterFile:
@@ -159,29 +132,14 @@ def load_adapter(folder: Path, *, base: Mapping[str, str] | None = None) -> Adap
     Raises M003 where `base` is not the model that it was trained on, M004 for rank 0 or no layers, M005 for damaged files,
     M008 for a pickle, M009 for a folder without an adapter, M019 for an option of peft that we cannot honour.
     """
-    raw, config = read_config(folder)
-    tensors, metadata = _read_tensors(folder)
-    pairs = _pairs(tensors, folder)
+    config = read_lora_config(folder)
+    stored = adapter_folder.read(folder, base=base)
+    pairs = _pairs(stored.tensors, folder)
     for path, (a_RI, b_OR) in pairs.items():
         _check_pair(path, a_RI, b_OR, config.rank_of(path), folder)
-    known = {key.removeprefix(OURS): value for key, value in metadata.items() if key.startswith(OURS)}
-    known.setdefault("name", str(raw.get("base_model_name_or_path") or ""))
-    if base is not None:
-        check_base(known, base, where=str(folder))
     empty = all(not bool(b_OR.any()) for _, b_OR in pairs.values())
     notes = ("every B of this adapter is zero, so it changes nothing",) if empty else ()
-    return AdapterFile(config, _uniform(pairs, config), known, notes)
-
-
-def check_base(adapter: Mapping[str, str], base: Mapping[str, str], *, where: str) -> None:
-    """Raise M003 where an adapter's fingerprint is not the base's. One without a fingerprint is checked by its layers only."""
-    mine, theirs = adapter.get("fingerprint", ""), base.get("fingerprint", "")
-    if not mine or not theirs or mine == theirs:
-        return
-    same_shape = mine.partition("-")[0] == theirs.partition("-")[0]
-    how = "same architecture, other weights" if same_shape else "another architecture"
-    what = f"this adapter was trained on another base: '{adapter.get('name')}', not '{base.get('name')}' ({how})"
-    raise HoneError("M003", what, where=where, fix=f"load the base that it was trained on: model={adapter.get('name')}")
+    return AdapterFile(config, _uniform(pairs, config), stored.base, notes)
 
 
 def check_fit(adapter: AdapterFile, shapes: Mapping[str, tuple[int, int]], *, where: str) -> None:
@@ -209,25 +167,16 @@ def check_fit(adapter: AdapterFile, shapes: Mapping[str, tuple[int, int]], *, wh
         raise HoneError("M003", what, where=where, fix=_use(adapter))
 
 
-def read_config(folder: Path) -> tuple[dict[str, Any], AdapterConfig]:
-    """adapter_config.json as written, and in our words. What is not known to be harmless is refused by name (M019)."""
-    file = folder / CONFIG
-    if not file.exists():
-        what = f"there is no adapter in '{folder}' ({CONFIG} is missing)"
-        raise HoneError("M009", what, where=str(folder), fix="give the folder that holds it")
-    try:
-        raw = json.loads(file.read_text("utf-8"))
-    except (ValueError, RecursionError):
-        raw = None
-    if not isinstance(raw, dict):
-        raise HoneError("M013", f"{CONFIG} is no JSON object", where=str(file), fix=AGAIN)
+def read_lora_config(folder: Path) -> AdapterConfig:
+    """adapter_config.json of a LoRA in our words. What is not known to be harmless is refused by name (M019)."""
+    raw, file = adapter_folder.read_config(folder), folder / CONFIG
     _refuse_options(raw, str(file))
     layers, alpha = raw.get("layers_to_transform"), _number(raw.get("lora_alpha", 8), "lora_alpha", file)
     if alpha == 0:
         raise HoneError(
             "M004", "the adapter has lora_alpha 0, so it changes nothing", where=str(file), fix="train it again with another alpha"
         )
-    config = AdapterConfig(
+    return AdapterConfig(
         rank=_rank(raw.get("r", 8), file), alpha=alpha,
         dropout=_number(raw.get("lora_dropout") or 0.0, "lora_dropout", file), rslora=bool(raw.get("use_rslora")),
         targets=_names(raw.get("target_modules"), file), exclude=_names(raw.get("exclude_modules"), file),
@@ -235,7 +184,6 @@ def read_config(folder: Path) -> tuple[dict[str, Any], AdapterConfig]:
         ranks={key: _rank(value, file) for key, value in _table(raw, "rank_pattern", file)},
         alphas={key: _number(value, "alpha_pattern", file) for key, value in _table(raw, "alpha_pattern", file)},
     )  # fmt: skip
-    return raw, config
 
 
 def _refuse_options(raw: Mapping[str, Any], where: str) -> None:
@@ -249,21 +197,6 @@ def _refuse_options(raw: Mapping[str, Any], where: str) -> None:
         if wrong or (key == "init_lora_weights" and value not in PLAIN_STARTS):
             what = f"the adapter uses peft's option {key}={value!r}, which cannot be honoured here"
             raise HoneError("M019", what, where=where, fix=MERGE)
-
-
-def _read_tensors(folder: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    file = folder / WEIGHTS
-    if not file.exists():
-        if (folder / "adapter_model.bin").exists():
-            what = "the adapter is a pickle (adapter_model.bin), which can run any program when it is opened"
-            fix = "open it once with peft where nothing can be lost, and save_pretrained it again"
-            raise HoneError("M008", what, where=str(folder), fix=fix)
-        raise HoneError("M009", f"{WEIGHTS} is missing", where=str(folder), fix=AGAIN)
-    try:
-        with safe_open(file, framework="pt") as stored:
-            return {name: stored.get_tensor(name) for name in list(stored.keys())}, dict(stored.metadata() or {})
-    except SafetensorError as error:
-        raise HoneError("M005", f"{WEIGHTS} is damaged ({error})", where=str(file), fix=AGAIN) from None
 
 
 def _pairs(tensors: Mapping[str, Tensor], folder: Path) -> dict[str, Pair]:

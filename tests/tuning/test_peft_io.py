@@ -12,10 +12,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from hone.core.errors import HoneError
+from hone.tuning.folder import check_base
 from hone.tuning.lora import Lora, lora_layers, shape_of
-from hone.tuning.peft_io import AdapterFile, check_base, check_fit, load_adapter, save_adapter
+from hone.tuning.peft_io import AdapterFile, check_fit, load_adapter, save_adapter
 
 TOKENS = torch.arange(2, 22)[None]
 SMALL = {"vocab_size": 48, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "bos_token_id": 1, "eos_token_id": 2}
@@ -112,7 +114,7 @@ def test_theirs_load_here(tmp_path: Path, family: str, options: dict[str, Any]) 
     ours, lora = make(family), Lora(**stored.settings())
     check_fit(
         stored,
-        {name: shape_of(layer) for name, layer in ours.named_modules() if hasattr(layer, "weight") and layer.weight.ndim == 2},
+        {name: shape_of(layer) for name, layer in ours.named_modules() if isinstance(layer, nn.Linear | Conv1D)},
         where="",
     )
     lora.attach(ours, seed=7)

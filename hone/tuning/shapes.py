@@ -1,0 +1,71 @@
+"""Sizes of a model by the paths of its parts, so that what a method would train is counted without building anything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, PreTrainedConfig
+from transformers.pytorch_utils import Conv1D
+
+
+@dataclass(frozen=True, slots=True)
+class Shapes:
+    """What the counting formulas know of a model. Read from a real model or from one without memory."""
+
+    linears: dict[str, tuple[int, int]]
+    """Path -> (outputs, inputs) of every linear layer but the head."""
+    biases: dict[str, int]
+    """Path of a module -> size of its bias, head left out."""
+    parameters: dict[str, tuple[int, ...]]
+    """Name -> shape of every parameter, tied ones once."""
+    head: str
+    """Path of the language-model head."""
+    tied: bool
+    hidden: int
+    layers: int
+    kv_width: int
+    """Elements of a token's keys in one layer: key heads times head size."""
+
+    @classmethod
+    def of(cls, model: nn.Module) -> Shapes:
+        """Sizes of a model on any device, "meta" included."""
+        config: Any = model.config
+        text = config.get_text_config()
+        options = text.to_dict()
+        heads = text.num_attention_heads
+        head_size = options.get("head_dim") or text.hidden_size // heads
+        output = model.get_output_embeddings()  # type: ignore[operator]
+        inner = {name: module for name, module in model.named_modules() if module is not output}
+        return cls(
+            linears={name: shape_of(module) for name, module in inner.items() if isinstance(module, nn.Linear | Conv1D)},
+            biases={name: module.bias.numel() for name, module in inner.items() if has_bias(module)},
+            parameters={name: tuple(parameter.shape) for name, parameter in model.named_parameters()},
+            head=next((name for name, module in model.named_modules() if module is output), ""),
+            tied=output is not None and output.weight is model.get_input_embeddings().weight,  # type: ignore[operator]
+            hidden=text.hidden_size,
+            layers=text.num_hidden_layers,
+            kv_width=(options.get("num_key_value_heads") or heads) * head_size,
+        )
+
+    @classmethod
+    def from_config(cls, config: PreTrainedConfig) -> Shapes:
+        """Sizes of the causal language model that a configuration describes; no weight is allocated."""
+        with torch.device("meta"):
+            model: nn.Module = AutoModelForCausalLM.from_config(config)
+        return cls.of(model)
+
+
+def shape_of(layer: nn.Module) -> tuple[int, int]:
+    """(outputs, inputs) of a linear layer; GPT-2's Conv1D stores its weight the other way round."""
+    if isinstance(layer, Conv1D):
+        return layer.weight.shape[1], layer.weight.shape[0]
+    assert isinstance(layer, nn.Linear), "not a linear layer"
+    return layer.out_features, layer.in_features
+
+
+def has_bias(module: nn.Module) -> bool:
+    """Whether a module adds a vector of its own to its output."""
+    return isinstance(module, nn.Linear | nn.LayerNorm | Conv1D) and module.bias is not None

@@ -12,9 +12,10 @@ from hone.models.policy import Policy
 from hone.models.settings import HardwareSettings, ModelSettings
 from hone.recipe.build import Opened, load_base, tuned
 from hone.recipe.settings import resolve
-from hone.tuning import METHODS, Tuning, peft_io
+from hone.tuning import Tuning
 from hone.tuning.base import Untouched
 from hone.tuning.folder import CONFIG
+from hone.tuning.opening import open_adapter
 
 
 def open_model(name: str | Path, *, hardware: HardwareSettings | None = None) -> Opened:
@@ -47,16 +48,15 @@ def _open_run(folder: Path, hardware: HardwareSettings | None) -> Opened:
 
 
 def _open_adapter(folder: Path, hardware: HardwareSettings) -> Opened:
-    stored = peft_io.load_adapter(folder)
-    if not stored.base.get("name"):
+    tuning, base = open_adapter(folder)
+    if not base.get("name"):
         raise HoneError(
             "M003",
             "this adapter does not say which base it belongs to",
             where=str(folder),
             fix="set base_model_name_or_path in adapter_config.json",
         )
-    tuning = METHODS["lora"](**stored.settings())
-    return _adapted(ModelSettings(name=stored.base["name"]), hardware, tuning, folder, "auto")
+    return _adapted(ModelSettings(name=base["name"]), hardware, tuning, folder, "auto")
 
 
 def _open_base(model: ModelSettings, hardware: HardwareSettings, *, template: str = "auto") -> Opened:

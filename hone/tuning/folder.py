@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -16,6 +16,7 @@ from hone.core.errors import HoneError
 from hone.core.files import staged_file, write_atomically
 from hone.core.registry import nearest
 
+T = TypeVar("T")
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
 """What peft writes before every path."""
@@ -74,12 +75,10 @@ def read(folder: Path, *, base: Mapping[str, str] | None = None) -> Stored:
     Raises M003 where `base` is not the model that it was trained on, M005 for damaged files or numbers that are not
     finite, M008 for a pickle, M009 for a folder without an adapter, M013 for a broken configuration.
     """
-    config = read_config(folder)
-    tensors, metadata = _read_tensors(folder)
-    known = {key.removeprefix(OURS): value for key, value in metadata.items() if key.startswith(OURS)}
-    known.setdefault("name", str(config.get("base_model_name_or_path") or ""))
+    config, known = read_config(folder), read_known(folder)
     if base is not None:
         check_base(known, base, where=str(folder))
+    tensors = _open(folder, lambda stored: {name: stored.get_tensor(name) for name in list(stored.keys())})
     return Stored(config, {name.removeprefix(PREFIX): tensor for name, tensor in tensors.items()}, known)
 
 
@@ -98,7 +97,15 @@ def read_config(folder: Path) -> dict[str, Any]:
     return raw
 
 
-def _read_tensors(folder: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_known(folder: Path) -> dict[str, str]:
+    """What an adapter knows of its base: "name", and "fingerprint" if we wrote it. Raises as `read`."""
+    metadata = _open(folder, lambda stored: dict(stored.metadata() or {}))
+    known = {key.removeprefix(OURS): value for key, value in metadata.items() if key.startswith(OURS)}
+    return {"name": str(read_config(folder).get("base_model_name_or_path") or "")} | known
+
+
+def _open(folder: Path, look: Callable[[Any], T]) -> T:
+    """Look into the tensors' file."""
     file = folder / WEIGHTS
     if not file.exists():
         if (folder / "adapter_model.bin").exists():
@@ -108,7 +115,7 @@ def _read_tensors(folder: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise HoneError("M009", f"{WEIGHTS} is missing", where=str(folder), fix=AGAIN)
     try:
         with safe_open(file, framework="pt") as stored:
-            return {name: stored.get_tensor(name) for name in list(stored.keys())}, dict(stored.metadata() or {})
+            return look(stored)
     except SafetensorError as error:
         raise HoneError("M005", f"{WEIGHTS} is damaged ({error})", where=str(file), fix=AGAIN) from None
 

@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import torch
 from annotated_types import Ge, Gt, Lt
@@ -111,6 +111,10 @@ class Lora(Tuning):
     """Indices of the blocks to adapt; None means all."""
     rslora: bool = False
     """Scale by alpha / sqrt(rank) instead, so that large ranks keep learning."""
+
+    @classmethod
+    def from_peft(cls, folder: Path) -> Self:
+        return cls(**peft_io.load_adapter(folder).settings())
 
     @property
     def scale(self) -> float:

@@ -25,7 +25,7 @@ def settings_of(fn: Callable[..., Any]) -> type:
     """A settings class made from a function's keyword-only arguments."""
     hints = inspect.get_annotations(fn, eval_str=True)
     fields = [
-        (p.name, hints[p.name]) if p.default is p.empty else (p.name, hints[p.name], dataclasses.field(default=p.default))
+        (p.name, hints[p.name]) if p.default is p.empty else (p.name, hints[p.name], _field(p.default))
         for p in inspect.signature(fn).parameters.values()
         if p.kind is p.KEYWORD_ONLY
     ]
@@ -33,6 +33,13 @@ def settings_of(fn: Callable[..., Any]) -> type:
     made = dataclasses.make_dataclass(name, fields, frozen=True, kw_only=True, namespace={"__doc__": fn.__doc__ or ""})
     made.__pydantic_config__ = STRICT  # type: ignore[attr-defined]
     return made
+
+
+def _field(default: Any) -> Any:
+    """A field with a default, of which mappings get a copy of their own."""
+    if isinstance(default, Mapping):
+        return dataclasses.field(default_factory=lambda: dict(default))
+    return dataclasses.field(default=default)
 
 
 def parse(cls: type[T], values: Mapping[str, Any], *, section: str) -> T:

@@ -1,6 +1,6 @@
 """The nouns of the system. Everything else is a function between these.
 
-Shape legend: T tokens of a batch, N reads, S sequences, G groups.
+Shape legend: T tokens of a batch, N reads, S sequences, G groups, C classes.
 This file needs torch only for its annotations, so reading data never imports it.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     import torch
@@ -16,6 +16,13 @@ if TYPE_CHECKING:
 
 Unit = Literal["token", "sequence", "group"]
 """What an objective's sum is divided by: learned tokens, sequences or groups of the optimiser step."""
+
+Shape = Literal["single", "pair", "label", "steps", "class", "number", "any"]
+"""What an objective compares: one conversation, a better and a worse one, one that is wanted or not, one whose steps are
+right or wrong, or a text with its class or a number. `any` takes rows as they are."""
+
+Needs = Mapping[str, Mapping[str, Any]]
+"""The signals that an objective reads, each with its parameters: {"logp": {}, "divergence": {"beta": 0.5, "temperature": 1.0}}."""
 
 
 class Origin(NamedTuple):
@@ -71,16 +78,20 @@ class Example:
     origin: Origin = Origin("memory", 0)
 
 
+Facts: TypeAlias = "dict[str, float | list[float] | Tensor]"
+"""What an objective knows of a sequence beside its text: floats for all of it, lists or tensors with an entry for each token."""
+
+
 @dataclass(slots=True)
 class Sequence:
     """Token ids, and how much we want to learn to say each of them (0.0 is context only).
 
-    `facts` are what an objective knows beside the text: floats for the sequence, lists for its tokens.
+    `facts` are what an objective knows beside the text.
     """
 
     tokens: list[int]
     weights: list[float]
-    facts: dict[str, float | list[float]] = field(default_factory=dict)
+    facts: Facts = field(default_factory=dict)
     origin: Origin = Origin("memory", 0)
 
     @property
@@ -123,9 +134,11 @@ class Batch:
     """The segment in which each sequence ends; its ancestors are the rest of the sequence."""
     groups: int
     facts: dict[str, Tensor] = field(default_factory=dict)
-    """Per read (N) or per sequence (S)."""
+    """Per read (N, or N and more) or per sequence (S)."""
     origins: tuple[Origin, ...] = ()
     weight_sum: float = 0.0
+    aside: bool = False
+    """Only asked for the statistics of the step, never learned from; it counts nothing."""
 
     @property
     def sequences(self) -> int:
@@ -133,7 +146,7 @@ class Batch:
 
     def count(self, unit: Unit) -> float:
         """How many units of the loss's denominator this batch holds."""
-        return {"token": self.weight_sum, "sequence": float(self.sequences), "group": float(self.groups)}[unit]
+        return 0.0 if self.aside else {"token": self.weight_sum, "sequence": float(self.sequences), "group": float(self.groups)}[unit]
 
     def to(self, device: torch.device | str) -> Batch:
         moved: dict[str, Any] = {name: getattr(self, name).to(device) for name in _TENSORS}
@@ -143,24 +156,65 @@ class Batch:
 _TENSORS = ("tokens_T", "positions_T", "read_N", "target_N", "weight_N", "row_N", "last_S")
 
 
+class StepStat(NamedTuple):
+    """A statistic of a whole optimiser step: all its values, and which of them are of the batch at hand."""
+
+    all: Tensor
+    here: slice
+
+
+class _Said:
+    """Reads one signal. Where it is missing, the objective did not declare that it needs it."""
+
+    def __init__(self, field: str) -> None:
+        self.field = field
+
+    def __get__(self, signals: Signals, owner: type) -> Tensor:
+        value: Tensor | None = getattr(signals, self.field)
+        assert value is not None, f"the objective did not declare needs='{self.field.rpartition('_')[0]}'"
+        return value
+
+
 @dataclass(slots=True)
 class Signals:
-    """What the models said at the reads of one batch: only what the objective asked for. The layout never shows."""
+    """What the models said at the reads of one batch: only what the objective asked for. The layout never shows.
+
+    A read is the state before its target. Log-probabilities, entropies and divergences are in nats.
+    """
 
     batch: Batch
     logp_N: Tensor | None = None
+    """Log-probability of the target."""
     ref_logp_N: Tensor | None = None
+    """The same under the reference (the base without what was learned); no gradient."""
     entropy_N: Tensor | None = None
+    """Entropy of the next-token distribution."""
+    mean_logp_N: Tensor | None = None
+    """Mean log-probability over the whole vocabulary."""
+    divergence_N: Tensor | None = None
+    """How far the next-token distribution is from the teacher's."""
+    value_N: Tensor | None = None
+    """What the value head expects from here on."""
+    score_S: Tensor | None = None
+    """What the score head says at the last token of each sequence: (S,), or (S, C) for several classes."""
+    step_score_N: Tensor | None = None
+    """The same at the reads, where the last token of a step is read: (N,), or (N, C)."""
+    step: Mapping[str, StepStat] = field(default_factory=dict)
+    """Statistics of the whole optimiser step, for objectives that declare them."""
+
+    logp = _Said("logp_N")
+    ref_logp = _Said("ref_logp_N")
+    entropy = _Said("entropy_N")
+    mean_logp = _Said("mean_logp_N")
+    divergence = _Said("divergence_N")
+    value = _Said("value_N")
+    score = _Said("score_S")
+    step_score = _Said("step_score_N")
 
     @property
-    def logp(self) -> Tensor:
-        assert self.logp_N is not None, "the objective did not declare needs='logp'"
-        return self.logp_N
-
-    @property
-    def ref_logp(self) -> Tensor:
-        assert self.ref_logp_N is not None, "the objective did not declare needs='ref_logp'"
-        return self.ref_logp_N
+    def facts(self) -> Mapping[str, Tensor]:
+        """What is known beside the text, per read or per sequence."""
+        return self.batch.facts
 
     def sum(self, x_N: Tensor) -> Tensor:
         """Weighted sum of a per-token quantity inside each sequence, shape (S,)."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from collections.abc import Sequence as Seq
+from dataclasses import replace
 from itertools import takewhile
 
 import torch
@@ -33,11 +34,11 @@ def size(group: Group, *, share: bool = True) -> int:
     return sum(len(sequence.tokens) - prefix for sequence in group) + prefix
 
 
-def micro_batches(groups: Iterable[Group], budget: int, *, share: bool = True) -> list[Batch]:
+def micro_batches(groups: Iterable[Group], budget: int, *, share: bool = True, aside: bool = False) -> list[Batch]:
     """Fill batches with whole groups up to a budget of tokens, longest first so that neighbours have like lengths.
 
     A group larger than the budget gets a batch of its own: groups are never split, and the gradient of the step
-    does not depend on the budget.
+    does not depend on the budget. `aside` marks batches that are only asked for the statistics of a step.
     """
     sized = sorted(((size(group, share=share), i, group) for i, group in enumerate(groups)), key=lambda item: (-item[0], item[1]))
     batches: list[Batch] = []
@@ -45,12 +46,12 @@ def micro_batches(groups: Iterable[Group], budget: int, *, share: bool = True) -
     used = 0
     for tokens, _, group in sized:
         if held and used + tokens > budget:
-            batches.append(pack(held, share=share))
+            batches.append(replace(pack(held, share=share), aside=aside))
             held, used = [], 0
         held.append(group)
         used += tokens
     if held:
-        batches.append(pack(held, share=share))
+        batches.append(replace(pack(held, share=share), aside=aside))
     return batches
 
 
@@ -118,12 +119,15 @@ class _Layout:
 
 
 def _facts(sequences: list[Sequence], picked: list[list[int]]) -> dict[str, torch.Tensor]:
-    """A list is a fact of each token and is read where the token is a target; a number is a fact of the sequence."""
+    """Lists and tensors are facts of each token and are read where the token is a target; a number is a fact of the sequence."""
     facts: dict[str, torch.Tensor] = {}
     for key in sequences[0].facts if sequences else ():
-        column: list[float] = []
-        for sequence, learned in zip(sequences, picked, strict=True):
-            value = sequence.facts[key]
-            column += [value[j] for j in learned] if isinstance(value, list) else [value]
-        facts[key] = torch.tensor(column, dtype=torch.float32)
+        pieces = [_fact(sequence.facts[key], learned) for sequence, learned in zip(sequences, picked, strict=True)]
+        facts[key] = torch.cat(pieces)
     return facts
+
+
+def _fact(value: float | list[float] | torch.Tensor, learned: list[int]) -> torch.Tensor:
+    if isinstance(value, torch.Tensor):
+        return value[learned]
+    return torch.tensor([value[j] for j in learned] if isinstance(value, list) else [value], dtype=torch.float32)

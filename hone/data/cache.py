@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby, pairwise
 from typing import overload
 
-from hone.core.types import Group, Origin
+from hone.core.types import Facts, Group, Origin
 from hone.core.types import Sequence as Tokens
 
 
@@ -23,7 +23,7 @@ class Cache:
         self._run_starts = array("q", [0])
         self._first = array("q", [0])
         """Index of the first sequence of each group, and of the one after the last."""
-        self._facts: dict[int, dict[str, float | list[float]]] = {}
+        self._facts: dict[int, Facts] = {}
         self._origins: list[Origin] = []
 
     def __len__(self) -> int:

@@ -15,7 +15,8 @@ class Offline:
     """Shuffled passes over groups. Nothing is remembered between steps, so a run resumes at any step for free.
 
     `step_groups` groups make one optimiser step; the last step of an epoch may hold fewer. `budget` is the number of
-    tokens of a micro-batch and changes neither the steps nor their gradients.
+    tokens of a micro-batch and changes neither the steps nor their gradients. `aside` holds, for each group, one that is only
+    asked for the statistics of the step (see `Objective.aside`).
     """
 
     def __init__(
@@ -28,8 +29,10 @@ class Offline:
         max_steps: int | None = None,
         seed: int = 0,
         shuffle: bool = True,
+        aside: Sequence[Group] = (),
     ) -> None:
-        self.groups, self.step_groups, self.budget = groups, step_groups, budget
+        assert len(aside) in (0, len(groups))
+        self.groups, self.step_groups, self.budget, self.aside = groups, step_groups, budget, aside
         self.seed, self.shuffle = seed, shuffle
         self.steps_per_epoch = max(1, math.ceil(len(groups) / step_groups))
         self.total_steps = max_steps or max(1, round(epochs * self.steps_per_epoch))
@@ -51,7 +54,9 @@ class Offline:
 
     def batches(self, step: int) -> list[Batch]:
         """The micro-batches of one step."""
-        return micro_batches([self.groups[i] for i in self.chosen(step)], self.budget)
+        chosen = self.chosen(step)
+        asked = [self.aside[i] for i in chosen] if self.aside else []
+        return micro_batches([self.groups[i] for i in chosen], self.budget) + micro_batches(asked, self.budget, aside=True)
 
     def steps(self, first: int = 1) -> Iterator[list[Batch]]:
         """The micro-batches of step `first` and of all that follow."""

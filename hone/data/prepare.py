@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hone.core.errors import HoneError
 from hone.core.files import sha256_of
-from hone.core.types import Message
+from hone.core.types import Message, Shape
 from hone.data.cache import Groups
 from hone.data.desk import Desk, Entry
 from hone.data.labels import distribution
@@ -20,7 +20,7 @@ from hone.data.notices import Notice, Notices, advice
 from hone.data.reading import Reading
 from hone.data.settings import DataSettings
 from hone.data.split import hash_of, held_out_keys
-from hone.data.tokenise import Shape, Tokeniser
+from hone.data.tokenise import Tokeniser
 from hone.data.unknown import Script
 
 if TYPE_CHECKING:

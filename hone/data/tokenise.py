@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from hone.core.errors import HoneError
-from hone.core.types import Conversation, Example, Group, Origin
+from hone.core.types import Conversation, Example, Facts, Group, Origin, Shape
 from hone.core.types import Sequence as Tokens
 from hone.data.encoding import Encoder
 from hone.data.formats import WANTED
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from hone.data.chat import ChatTemplate
-
-Shape = Literal["single", "pair", "label", "any"]
-"""What an objective compares: one conversation, a better and a worse one, or one that is wanted or not. `any` takes rows as they are."""
 
 
 class Tokeniser:
@@ -51,7 +48,7 @@ class Tokeniser:
             if isinstance(one, HoneError):
                 faults.append(HoneError(one.code, one.what, where=str(example.origin), fix=one.fix))
                 continue
-            facts: dict[str, float | list[float]] = {"label": float(example.columns[WANTED])} if self._shape == "label" else {}
+            facts: Facts = {"label": float(example.columns[WANTED])} if self._shape == "label" else {}
             sequences.append(Tokens(one.tokens, one.weights, one.facts | facts, example.origin))
         return faults[0] if faults else tuple(sequences)
 

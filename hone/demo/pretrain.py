@@ -99,7 +99,7 @@ def held_out_measure(policy: Policy, groups: list[Group], n_bytes: int, budget: 
     total, tokens = 0.0, 0.0
     with torch.no_grad():
         for batch in micro_batches(groups, budget):
-            logp_N = policy.signals(batch, frozenset({"logp"})).logp
+            logp_N = policy.signals(batch, "logp").logp
             total, tokens = total - float(logp_N.sum()), tokens + len(logp_N)
     return {"eval_loss": total / tokens, "bits_per_byte": total / math.log(2) / n_bytes}
 

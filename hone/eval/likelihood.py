@@ -32,7 +32,7 @@ def likelihood(policy: Policy, tokenizer: Any, groups: Iterable[Group], *, budge
     policy.model.eval()
     rows: list[NDArray[np.float64]] = []
     for batch in micro_batches(list(_with_bytes(groups, tokenizer)), budget):
-        signals = policy.signals(batch.to(device), frozenset({"logp"}))
+        signals = policy.signals(batch.to(device), "logp")
         surprise_S, tokens_S = -signals.sum(signals.logp), signals.sum(torch.ones_like(signals.logp))
         rows.append(torch.stack([surprise_S.cpu(), tokens_S.cpu(), batch.facts[BYTES]], 1).double().numpy())
     policy.model.train(training)

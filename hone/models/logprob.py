@@ -22,29 +22,39 @@ CHUNK_BYTES = 16 << 20
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The language-model head: logits = cap(scale * (hidden @ weight.T) + bias)."""
+    """The language-model head: logits = cap(scale * (hidden @ weight.T + bias)) / temperature."""
 
     weight_VD: Tensor
     bias_V: Tensor | None = None
     scale: float = 1.0
     softcap: float | None = None
+    temperature: float = 1.0
 
     def logits(self, hidden_CD: Tensor) -> Tensor:
         """Logits (C, V) in at least fp32."""
+        return self.bend(self.raw(hidden_CD))
+
+    def raw(self, hidden_CD: Tensor) -> Tensor:
+        """The matrix product (C, V), in at least fp32."""
         raw = torch.nn.functional.linear(hidden_CD.to(self.weight_VD.dtype), self.weight_VD, self.bias_V)
-        raw = raw.to(torch.promote_types(raw.dtype, torch.float32))
-        if self.scale != 1.0:
-            raw *= self.scale
-        return raw if self.softcap is None else self.softcap * torch.tanh(raw / self.softcap)
+        return raw.to(torch.promote_types(raw.dtype, torch.float32))
+
+    def bend(self, raw_CV: Tensor) -> Tensor:
+        """From the matrix product to logits: scale, soft cap and temperature."""
+        if self.softcap is None:
+            factor = self.scale / self.temperature
+            return raw_CV if factor == 1.0 else raw_CV * factor
+        return self.softcap / self.temperature * torch.tanh(raw_CV * (self.scale / self.softcap))
 
     def slope(self, logits_CV: Tensor) -> Tensor | float:
         """Derivative of the logits by hidden @ weight.T."""
-        return self.scale if self.softcap is None else self.scale * (1 - (logits_CV / self.softcap) ** 2)
+        factor = self.scale / self.temperature
+        return factor if self.softcap is None else factor * (1 - (logits_CV * (self.temperature / self.softcap)) ** 2)
 
     @property
     def plain(self) -> bool:
         """Nothing but a matrix product."""
-        return self.bias_V is None and self.scale == 1.0 and self.softcap is None
+        return self.bias_V is None and self.scale == 1.0 and self.softcap is None and self.temperature == 1.0
 
     def chunk(self) -> int:
         """How many reads fit into one chunk of logits."""
@@ -58,7 +68,7 @@ class _Logprob(torch.autograd.Function):
         hidden_ND = hidden_ND.to(weight_VD.dtype)
         logp_N = hidden_ND.new_empty(len(hidden_ND), dtype=torch.promote_types(hidden_ND.dtype, torch.float32))
         direction_ND = torch.empty_like(hidden_ND) if needs_hidden and not needs_weight else None
-        for rows in _chunks(len(hidden_ND), head.chunk()):
+        for rows in chunks(len(hidden_ND), head.chunk()):
             residual_CV = _score(head, hidden_ND[rows], target_N[rows], logp_N[rows], residual=direction_ND is not None)
             if direction_ND is not None:
                 torch.mm(residual_CV, weight_VD, out=direction_ND[rows])
@@ -73,7 +83,7 @@ class _Logprob(torch.autograd.Function):
             return saved_ND * grad_N[:, None].to(saved_ND.dtype), None, None, None
         d_hidden_ND = torch.empty_like(saved_ND) if ctx.needs_input_grad[0] else None
         d_weight_VD = torch.zeros_like(weight_VD, dtype=torch.promote_types(weight_VD.dtype, torch.float32))
-        for rows in _chunks(len(saved_ND), ctx.head.chunk()):
+        for rows in chunks(len(saved_ND), ctx.head.chunk()):
             residual_CV = _score(ctx.head, saved_ND[rows], target_N[rows], grad_N.new_empty(rows.stop - rows.start), residual=True)
             if d_hidden_ND is not None:
                 d_hidden_ND[rows] = (residual_CV @ weight_VD) * grad_N[rows, None].to(residual_CV.dtype)
@@ -103,7 +113,8 @@ def _score(head: Head, hidden_CD: Tensor, target_C: Tensor, logp_C: Tensor, *, r
     return residual_CV.to(head.weight_VD.dtype)
 
 
-def _chunks(total: int, size: int) -> list[slice]:
+def chunks(total: int, size: int) -> list[slice]:
+    """Slices of at most `size` that cover `total`."""
     return [slice(start, min(start + size, total)) for start in range(0, total, size)]
 
 
@@ -111,13 +122,3 @@ def token_logprobs(hidden_ND: Tensor, head: Head, target_N: Tensor) -> Tensor:
     """log p(target | hidden) for every read, shape (N,), in at least fp32; differentiable in hidden and the head."""
     assert head.bias_V is None or not head.bias_V.requires_grad, "a trainable head bias is not supported"
     return _Logprob.apply(hidden_ND, head.weight_VD, head, target_N)
-
-
-def token_entropies(hidden_ND: Tensor, head: Head) -> Tensor:
-    """Entropy in nats of the next-token distribution at every read, shape (N,); not differentiable."""
-    out: list[Tensor] = []
-    with torch.no_grad():
-        for rows in _chunks(len(hidden_ND), head.chunk()):
-            logp_CV = torch.log_softmax(head.logits(hidden_ND[rows]), -1)
-            out.append(-(logp_CV.exp() * logp_CV).sum(-1))
-    return torch.cat(out) if out else hidden_ND.new_zeros(0)

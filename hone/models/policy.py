@@ -5,19 +5,23 @@ Shape legend: T tokens, N reads, D hidden size, R padded rows, L their length.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from hone.core.errors import HoneError
-from hone.core.types import Batch, Segment, Signals
-from hone.models import attention, heads
-from hone.models.logprob import Head, token_entropies, token_logprobs
-from hone.tuning.base import Tuning
+from hone.core.types import Batch, Needs, Segment, Signals
+from hone.models import attention, heads, readouts, vocabulary
+from hone.models.logprob import Head, token_logprobs
+from hone.models.teacher import teacher_reading
+from hone.objectives.base import asked
+from hone.tuning.base import Tuning, trainable
 
 
 @dataclass(slots=True)
@@ -25,51 +29,110 @@ class Policy:
     """The one object that the loop asks.
 
     `packed` says whether the model's attention can read a forest of segments; `stock` is the attention it came with,
-    which the padded layout uses.
+    which the padded layout uses. `heads` have weights of their own and are trained with the rest (`grow`); `teacher` is what
+    a divergence is measured from, unless the batch brings what it said.
     """
 
     model: nn.Module
     tuning: Tuning
     packed: bool = True
     stock: str = "sdpa"
+    heads: nn.ModuleDict = field(default_factory=nn.ModuleDict)
+    teacher: Policy | None = None
 
     @classmethod
     def of(cls, model: nn.Module, tuning: Tuning) -> Policy:
         """Find the head and the fastest layout that this model computes correctly, by trying both on a few tokens."""
         config: Any = model.config
         stock = str(config._attn_implementation)
-        if stock == attention.NAME:
-            stock = "sdpa"
-            model.set_attn_implementation(stock)  # type: ignore[operator]
         heads.check(model)
         packed = _packable(model, stock)
-        model.set_attn_implementation(attention.NAME if packed else stock)  # type: ignore[operator]
+        if packed:
+            model.set_attn_implementation(attention.NAME)  # type: ignore[operator]
         return cls(model, tuning, packed, stock)
 
-    def signals(self, batch: Batch, needs: frozenset[str]) -> Signals:
-        """What the objective asked for, at the batch's reads; differentiable in whatever moves."""
-        hidden_ND = self.hidden(batch)[batch.read_N]
-        head = self.head()
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def grow(self, needs: str | Needs) -> Policy:
+        """Add the heads that these signals are read from, where they are missing. Returns the policy itself."""
+        readouts.grow(self.heads, readouts.widths(asked(needs)), **self._shape())
+        return self
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """Name to parameter of all that moves, in a stable order: the tuning's weights, then the heads'."""
+        return trainable(self.model) | {f"heads.{name}": p for name, p in trainable(self.heads).items()}
+
+    def save(self, folder: Path, *, base: Mapping[str, str]) -> None:
+        """Write what was learned, and the heads beside it."""
+        self.tuning.save(self.model, folder, base=base)
+        readouts.save(self.heads, folder)
+
+    def load(self, folder: Path, *, base: Mapping[str, str]) -> None:
+        """Read back what `save` wrote."""
+        self.tuning.load(self.model, folder, base=base)
+        self.load_heads(folder)
+
+    def load_heads(self, folder: Path) -> None:
+        """Read the heads that lie in a folder, if there are any."""
+        readouts.load(self.heads, folder, **self._shape())
+
+    def _shape(self) -> dict[str, Any]:
+        first = next(self.model.parameters())
+        return {"hidden": heads.text_config(self.model).hidden_size, "device": first.device, "dtype": first.dtype}
+
+    def signals(self, batch: Batch, needs: str | Needs) -> Signals:
+        """What the objective asked for, at the batch's reads; differentiable in whatever moves.
+
+        Parameters: `temperature` of logp, ref_logp, entropy and divergence; `beta` and `top_k` of divergence (see
+        `hone.objectives.divergence`); `width` of score and step_score.
+        """
+        needs = asked(needs)
+        hidden_TD = self.hidden(batch)
+        hidden_ND = hidden_TD[batch.read_N]
         out = Signals(batch)
         if "logp" in needs:
-            out.logp_N = token_logprobs(hidden_ND, head, batch.target_N)
-        if "entropy" in needs:
-            out.entropy_N = token_entropies(hidden_ND, head)
+            out.logp_N = token_logprobs(hidden_ND, self.head(**needs["logp"]), batch.target_N)
         if "ref_logp" in needs:
-            out.ref_logp_N = self._reference(batch)
+            out.ref_logp_N = self._reference(batch, **needs["ref_logp"])
+        self._read_vocabulary(out, hidden_ND, needs)
+        if "value" in needs:
+            out.value_N = self.heads["value"](hidden_ND)
+        if "score" in needs:
+            out.score_S = self.heads["score"](hidden_TD[batch.last_S])
+        if "step_score" in needs:
+            out.step_score_N = self.heads["score"](hidden_ND)
         return out
 
+    def _read_vocabulary(self, out: Signals, hidden_ND: Tensor, needs: Needs) -> None:
+        """The signals that are functions of the whole next-token distribution; those of one temperature share its logits."""
+        wanted: dict[float, dict[str, vocabulary.Reading]] = defaultdict(dict)
+        if "entropy" in needs:
+            wanted[needs["entropy"].get("temperature", 1.0)]["entropy_N"] = vocabulary.entropy
+        if "mean_logp" in needs:
+            wanted[1.0]["mean_logp_N"] = vocabulary.mean_logp
+        if "divergence" in needs:
+            how = needs["divergence"]
+            wanted[how.get("temperature", 1.0)]["divergence_N"] = teacher_reading(self.teacher, out.batch, how)
+        for temperature, readings in wanted.items():
+            values = vocabulary.per_read(hidden_ND, self.head(temperature), tuple(readings.values()))
+            for name, value_N in zip(readings, values, strict=True):
+                setattr(out, name, value_N)
+
     @torch.no_grad()
-    def _reference(self, batch: Batch) -> Tensor:
+    def _reference(self, batch: Batch, temperature: float = 1.0) -> Tensor:
         """Log-probabilities under the base: from the batch's facts where cached, else with the adapter stepping aside."""
         if "ref_logp" in batch.facts:
+            assert temperature == 1.0, "the reference is cached at temperature 1"
             return batch.facts["ref_logp"]
         with self.tuning.disabled(self.model):
-            return token_logprobs(self.hidden(batch)[batch.read_N], self.head(), batch.target_N)
+            return token_logprobs(self.hidden(batch)[batch.read_N], self.head(temperature), batch.target_N)
 
-    def head(self) -> Head:
+    def head(self, temperature: float = 1.0) -> Head:
         """The language-model head as it stands now."""
-        return heads.head_of(self.model)
+        head = heads.head_of(self.model)
+        return head if temperature == 1.0 else replace(head, temperature=temperature)
 
     def hidden(self, batch: Batch) -> Tensor:
         """Last hidden state of every token, shape (T, D)."""

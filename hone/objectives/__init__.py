@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hone.objectives import supervised
+from hone.objectives import distill, mixed, paired, reward, supervised, unpaired
 from hone.objectives.base import OBJECTIVES, Objective, objective
 
-__all__ = ["OBJECTIVES", "Objective", "objective", "supervised"]
+__all__ = ["OBJECTIVES", "Objective", "distill", "mixed", "objective", "paired", "reward", "supervised", "unpaired"]

@@ -11,6 +11,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from hone.core.types import Group
+from hone.core.world import World
 from hone.data.batching import micro_batches
 from hone.data.chat import ChatTemplate
 from hone.models.kernels.fuse import fuse
@@ -18,7 +19,8 @@ from hone.models.load import Loaded, load
 from hone.models.policy import Policy
 from hone.models.settings import HardwareSettings, ModelSettings
 from hone.objectives import Objective
-from hone.tuning import Tuning, trainable
+from hone.train.stats import step_statistics
+from hone.tuning import Tuning
 
 
 @dataclass(slots=True)
@@ -61,21 +63,24 @@ def tuned(loaded: Loaded, tuning: Tuning, *, seed: int) -> Policy:
 
 def sizes(policy: Policy) -> dict[str, int]:
     """Parameters in all, and those that move."""
-    moving = sum(p.numel() for p in trainable(policy.model).values())
-    return {"parameters": sum(p.numel() for p in policy.model.parameters()), "trainable": moving}
+    every = [*policy.model.parameters(), *policy.heads.parameters()]
+    return {"parameters": sum(p.numel() for p in every), "trainable": sum(p.numel() for p in policy.trainable().values())}
 
 
 @torch.no_grad()
-def held_out_loss(policy: Policy, groups: Sequence[Group], objective: Objective, budget: int) -> Mapping[str, float]:
+def held_out_loss(
+    policy: Policy, groups: Sequence[Group], objective: Objective, budget: int, *, aside: Sequence[Group] = ()
+) -> Mapping[str, float]:
     """The objective's mean on groups that are never trained on, with every other number that it reports."""
-    device = next(policy.model.parameters()).device
+    batches = micro_batches(groups, budget) + micro_batches(aside, budget, aside=True)
     sums: dict[str, float] = {}
-    total = 0.0
-    for batch in micro_batches(groups, budget):
-        total += batch.count(objective.unit)
-        if not len(batch.read_N):
+    for batch, step in zip(batches, step_statistics(policy, batches, objective, World()), strict=True):
+        if batch.aside or not len(batch.read_N):
             continue
-        loss = objective(policy.signals(batch.to(device), objective.needs))
+        signals = policy.signals(batch.to(policy.device), objective.needs)
+        signals.step = step
+        loss = objective(signals)
         for name, value in {"loss": loss.total, **loss.metrics}.items():
             sums[name] = sums.get(name, 0.0) + float(value)
+    total = sum(batch.count(objective.unit) for batch in batches)
     return {f"eval_{name}": value / total for name, value in sums.items()}

@@ -37,6 +37,7 @@ def _open_run(folder: Path, hardware: HardwareSettings | None) -> Opened:
     machine = hardware or recipe.hardware
     if (folder / "model").is_dir():
         opened = _open_base(ModelSettings(name=str(folder / "model")), machine, template=recipe.data.template)
+        opened.policy.load_heads(folder / "model")
     elif (folder / "adapter").is_dir():
         opened = _adapted(recipe.model, machine, recipe.tuning, folder / "adapter", recipe.data.template)
     else:
@@ -70,7 +71,7 @@ def _open_base(model: ModelSettings, hardware: HardwareSettings, *, template: st
 def _adapted(model: ModelSettings, hardware: HardwareSettings, tuning: Tuning, folder: Path, template: str) -> Opened:
     loaded = load_base(model, hardware)
     policy = tuned(loaded, tuning, seed=0)
-    tuning.load(policy.model, folder, base=loaded.base)
+    policy.load(folder, base=loaded.base)
     return Opened(policy, loaded.tokenizer, ChatTemplate.of(loaded.tokenizer, template), _plain(model))
 
 

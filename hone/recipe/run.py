@@ -89,7 +89,7 @@ def prepare_run(raw: Mapping[str, Any], console: Console) -> Run:
     template = ChatTemplate.of(loaded.tokenizer, recipe.data.template)
     prepared = prepare(recipe.data, loaded.tokenizer, template, context=context_of(loaded.model))
     recipe = advised(raw, recipe, prepared, loaded)
-    policy = tuned(loaded, recipe.tuning, seed=recipe.seed)
+    policy = tuned(loaded, recipe.tuning, seed=recipe.seed).grow(recipe.objective.needs)
     return Run(recipe, folder, loaded, template, prepared, policy, Events(folder if world.main else None), world, console)
 
 
@@ -253,7 +253,7 @@ def _finish(run: Run, engine: Engine, state: State) -> None:
         run.events.emit("best_kept", step=best["step"], loss=best["loss"])
     name = run.recipe.tuning.about.artifact
     with staged_folder(run.folder / name) as stage:
-        run.recipe.tuning.save(run.policy.model, stage, base=run.loaded.base)
+        run.policy.save(stage, base=run.loaded.base)
         run.loaded.tokenizer.chat_template = run.template.source
         run.loaded.tokenizer.save_pretrained(stage)
     run.events.emit("finished", step=state.step, reason=state.stop or "the end", artifact=name)

@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hone.core.types import Batch, Signals
+from hone.core.types import Batch
 from hone.core.world import World
 from hone.models.policy import Policy
 from hone.objectives.base import Objective
 from hone.train.optim import Masters, adamw
 from hone.train.settings import OptimSettings
-from hone.tuning.base import trainable
+from hone.train.stats import step_statistics
 
 
 @dataclass(slots=True)
@@ -45,8 +45,9 @@ class Engine:
         self, policy: Policy, optim: OptimSettings, *, world: World | None = None, sampler: Callable[..., Any] | None = None
     ) -> None:
         self.policy, self.optim, self.world = policy, optim, world or World()
-        self.names = list(trainable(policy.model))
-        self.masters = Masters(trainable(policy.model).values())
+        moving = policy.trainable()
+        self.names = list(moving)
+        self.masters = Masters(moving.values())
         self.optimizer = adamw(self.masters, optim, [policy.tuning.rate(name) for name in self.names])
         self._sampler = sampler
         self.at = (1, 1)
@@ -56,25 +57,25 @@ class Engine:
         self.at = (step, total)
         self.policy.tuning.begin(self.policy.model, step=step, total=total)
 
-    def forward_backward(
-        self, batches: Iterable[Batch], objective: Objective | Callable[[Signals], Any], *, should_stop: Callable[[], bool] = lambda: False
-    ) -> Tally:
+    def forward_backward(self, batches: Iterable[Batch], objective: Objective, *, should_stop: Callable[[], bool] = lambda: False) -> Tally:
         """Add the gradient of one optimiser step, given as all its micro-batches on every rank.
 
-        Ranks share the micro-batches among them. Raises Stopped between micro-batches when asked to; with several ranks
-        nobody leaves in the middle of a step, for the others would wait.
+        Ranks share the micro-batches among them. What the objective wants to know of the whole step is worked out first.
+        Raises Stopped between micro-batches when asked to; with several ranks nobody leaves in the middle of a step, for the
+        others would wait.
         """
-        batches = list(batches)
-        assert isinstance(objective, Objective)
-        started = time.perf_counter()
+        batches, started = list(batches), time.perf_counter()
         tally = Tally(total=sum(batch.count(objective.unit) for batch in batches))
-        device = next(self.policy.model.parameters()).device
-        for batch in batches[self.world.rank :: self.world.size]:
+        stats = step_statistics(self.policy, batches, objective, self.world)
+        learned = [(batch, step) for batch, step in zip(batches, stats, strict=True) if not batch.aside]
+        for batch, step in learned[self.world.rank :: self.world.size]:
             if self.world.size == 1 and should_stop():
                 raise Stopped
             if not len(batch.read_N):
                 continue
-            loss = objective(self.policy.signals(batch.to(device), objective.needs))
+            signals = self.policy.signals(batch.to(self.policy.device), objective.needs)
+            signals.step = step
+            loss = objective(signals)
             (loss.total / tally.total).backward()
             tally.sums["loss"] += loss.total.item()
             for name, value in loss.metrics.items():

@@ -166,7 +166,7 @@ def test_likelihood_against_the_model_itself(policy: Policy, tiny_tokenizer: Any
     surprise, learned, size = 0.0, 0, 0
     for (one,) in groups:
         with torch.no_grad(), torch.random.fork_rng():
-            logp = policy.signals(pack([(Sequence(one.tokens, [0.0] + [1.0] * (len(one.tokens) - 1)),)]), frozenset({"logp"})).logp
+            logp = policy.signals(pack([(Sequence(one.tokens, [0.0] + [1.0] * (len(one.tokens) - 1)),)]), "logp").logp
         kept = [j for j in range(1, len(one.tokens)) if one.weights[j]]
         surprise -= sum(logp[j - 1].item() for j in kept)
         learned += len(kept)

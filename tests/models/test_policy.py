@@ -16,7 +16,7 @@ from tests import nets
 
 
 def logp(policy: Policy) -> torch.Tensor:
-    return policy.signals(pack(nets.singles(5) + nets.pairs(2)), frozenset({"logp"})).logp.detach()
+    return policy.signals(pack(nets.singles(5) + nets.pairs(2)), "logp").logp.detach()
 
 
 def own_rows(model: PreTrainedModel) -> torch.Tensor:

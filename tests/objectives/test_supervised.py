@@ -23,7 +23,7 @@ def test_sft_is_weighted_cross_entropy_of_the_model_itself() -> None:
     policy = nets.policy(nets.llama, Full(), torch.float64)
     groups = nets.singles(6)
     batch = pack(groups)
-    ours = OBJECTIVES["sft"](policy.signals(batch, frozenset({"logp"}))).total
+    ours = OBJECTIVES["sft"](policy.signals(batch, "logp")).total
     policy.model.set_attn_implementation("sdpa")
     theirs = torch.zeros((), dtype=torch.float64)
     for (sequence,) in groups:

@@ -80,7 +80,7 @@ def test_log_probabilities_are_the_policys(tiny_llama: Build, tiny_tokenizer: An
     answers = Sampler(model, tiny_tokenizer, rows=3).generate(asked, max_new_tokens=15, temperature=temperature, seed=4)
     groups = [(Sequence(p + a.tokens, [0.0] * len(p) + [1.0] * len(a.tokens)),) for p, a in zip(asked, answers, strict=True)]
     with torch.no_grad():
-        signals = policy.signals(pack(groups), frozenset({"logp"}))
+        signals = policy.signals(pack(groups), "logp")
     ours = torch.tensor([logp for answer in answers for logp in answer.logps])
     torch.testing.assert_close(ours, signals.logp, rtol=0, atol=1e-5)
 
@@ -214,7 +214,7 @@ def test_training_goes_on_as_before(llama: PreTrainedModel, tiny_tokenizer: Any)
     assert llama.training
     assert llama.config._attn_implementation == attention
     batch = pack([(Sequence([5, 6, 7], [0, 1, 1]),)])
-    policy.signals(batch, frozenset({"logp"})).logp.sum().backward()
+    policy.signals(batch, "logp").logp.sum().backward()
 
 
 def test_the_weights_are_used_as_they_stand(llama: PreTrainedModel, tiny_tokenizer: Any) -> None:

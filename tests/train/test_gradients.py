@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import subprocess
 import sys
+from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
-from hone.core.types import Group
+from hone.core.types import Batch, Group
+from hone.core.world import World
 from hone.data.batching import micro_batches
-from hone.objectives import OBJECTIVES
+from hone.objectives import OBJECTIVES, Objective
 from hone.train.engine import Engine
 from hone.train.settings import OptimSettings
 from hone.tuning.full import Full
@@ -23,72 +26,116 @@ from tests import nets
 
 BOUND = {torch.float64: 1e-10, torch.float32: 1e-5}
 TUNINGS = {"full": Full(), "lora": Lora(rank=4)}
-GROUPS = nets.singles() + nets.pairs()
+VARIANTS: list[tuple[str, dict[str, Any]]] = [
+    ("sft", {"focus": 1.0}),
+    ("sft", {"label_smoothing": 0.1}),
+    ("dpo", {"divergence": "alpha", "length_normalised": True}),
+    ("aot", {"paired": False}),
+    ("classifier", {"classes": ("a", "b", "c")}),
+    ("distill", {"beta": 0.5, "temperature": 2.0, "imitation": 0.3}),
+    ("distill", {"beta": 1.0, "top_k": 5}),
+]
+"""Settings that change what is asked of the model, beside every objective as it is."""
+CASES: dict[str, Objective] = dict(OBJECTIVES.items()) | {
+    f"{name} {settings}": OBJECTIVES[name].bind(**settings) for name, settings in VARIANTS
+}
+MODEL_OF = dict(zip(CASES, cycle(nets.MODELS), strict=False))
+MIXED = nets.singles() + nets.pairs()
 
 
-def gradient(engine: Engine, name: str, budget: int, *, share: bool = True) -> tuple[torch.Tensor, float]:
-    tally = engine.forward_backward(micro_batches(GROUPS, budget, share=share), OBJECTIVES[name])
+def engine_of(model: str, tuning: str, dtype: torch.dtype, objective: Objective, world: World | None = None) -> Engine:
+    policy = nets.asked(nets.policy(nets.MODELS[model], TUNINGS[tuning], dtype), objective)
+    if tuning == "full" and "ref_logp" in objective.needs:
+        policy.tuning = nets.Shadow(policy.model)
+    return Engine(policy, OptimSettings(learning_rate=1e-3), world=world)
+
+
+def batches_of(objective: Objective, groups: list[Group], budget: int, *, share: bool = True) -> list[Batch]:
+    """A step's batches, with those beside it that an objective asks for."""
+    found = micro_batches(groups, budget, share=share)
+    if objective.aside is not None:
+        beside = [objective.aside(one, groups[(i + 1) % len(groups)]) for i, one in enumerate(groups)]
+        found += micro_batches(beside, budget, share=share, aside=True)
+    return found
+
+
+def gradient(engine: Engine, objective: Objective, groups: list[Group], budget: int, *, share: bool = True) -> tuple[torch.Tensor, float]:
+    tally = engine.forward_backward(batches_of(objective, groups, budget, share=share), objective)
     engine.gradient_norm(tally)
     whole = torch.cat([g.flatten() for g in engine.masters.gradients()])
     engine.forget()
     return whole, tally.means()["loss"]
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["fp64", "fp32"])
+def check_layouts(engine: Engine, objective: Objective, groups: list[Group], bound: float) -> None:
+    assert engine.policy.packed
+    whole, loss = gradient(engine, objective, groups, 10**9)
+    assert whole.norm() > 0
+    ways = {
+        "micro-batches": gradient(engine, objective, groups, 70),
+        "separate rows": gradient(engine, objective, groups, 10**9, share=False),
+    }
+    engine.policy.packed = False
+    ways["padded"] = gradient(engine, objective, groups, 10**9)
+    for way, (other, other_loss) in ways.items():
+        assert (other - whole).norm() <= bound * whole.norm(), way
+        assert abs(other_loss - loss) <= bound * max(abs(loss), 1e-3), way
+
+
+@pytest.mark.parametrize("dtype", BOUND, ids=["fp64", "fp32"])
+@pytest.mark.parametrize("tuning", TUNINGS)
+@pytest.mark.parametrize("name", CASES)
+def test_gradient_does_not_depend_on_the_layout(name: str, tuning: str, dtype: torch.dtype) -> None:
+    objective = CASES[name]
+    check_layouts(engine_of(MODEL_OF[name], tuning, dtype, objective), objective, nets.for_objective(objective), BOUND[dtype])
+
+
+@pytest.mark.parametrize("dtype", BOUND, ids=["fp64", "fp32"])
 @pytest.mark.parametrize("tuning", TUNINGS)
 @pytest.mark.parametrize("model", nets.MODELS)
-@pytest.mark.parametrize("name", OBJECTIVES)
-def test_gradient_does_not_depend_on_the_layout(name: str, model: str, tuning: str, dtype: torch.dtype) -> None:
-    engine = Engine(nets.policy(nets.MODELS[model], TUNINGS[tuning], dtype), OptimSettings(learning_rate=1e-3))
-    assert engine.policy.packed
-    whole, loss = gradient(engine, name, 10**9)
-    assert whole.norm() > 0
-    ways = {"micro-batches": gradient(engine, name, 70), "separate rows": gradient(engine, name, 10**9, share=False)}
-    engine.policy.packed = False
-    ways["padded"] = gradient(engine, name, 10**9)
-    for way, (other, other_loss) in ways.items():
-        assert (other - whole).norm() <= BOUND[dtype] * whole.norm(), way
-        assert abs(other_loss - loss) <= BOUND[dtype] * abs(loss), way
+def test_nor_on_the_architecture(model: str, tuning: str, dtype: torch.dtype) -> None:
+    check_layouts(engine_of(model, tuning, dtype, OBJECTIVES["sft"]), OBJECTIVES["sft"], MIXED, BOUND[dtype])
 
 
 def test_micro_batches_are_really_many() -> None:
-    assert len(micro_batches(GROUPS, 70)) >= 5
-    assert len(micro_batches(GROUPS, 10**9)) == 1
+    assert len(micro_batches(MIXED, 70)) >= 5
+    assert len(micro_batches(MIXED, 10**9)) == 1
 
 
-@pytest.mark.parametrize("tuning", TUNINGS)
-def test_two_ranks_equal_one(tuning: str, tmp_path: Path) -> None:
-    engine = Engine(nets.policy(nets.qwen3, TUNINGS[tuning], torch.float64), OptimSettings(learning_rate=1e-3))
-    whole, loss = gradient(engine, "sft", 70)
+def test_two_ranks_equal_one(tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
-    script = "from tests.train.test_gradients import one_rank; import sys; one_rank(*sys.argv[1:])"
+    script = "from tests.train.test_gradients import one_rank; import sys; one_rank(sys.argv[1])"
     env = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    files = [tmp_path / f"{rank}.safetensors" for rank in range(2)]
     ranks = [
-        subprocess.Popen(
-            [sys.executable, "-c", script, tuning, str(tmp_path / f"{rank}.json")],
-            env=env | {"RANK": str(rank)},
-            cwd=Path(__file__).parents[2],
-        )
-        for rank in range(2)
+        subprocess.Popen([sys.executable, "-c", script, str(file)], env=env | {"RANK": str(rank)}, cwd=Path(__file__).parents[2])
+        for rank, file in enumerate(files)
     ]
-    assert [rank.wait(timeout=120) for rank in ranks] == [0, 0]
-    for rank in range(2):
-        found = json.loads((tmp_path / f"{rank}.json").read_text())
-        other = torch.tensor(found["gradient"], dtype=torch.float64)
-        assert (other - whole).norm() <= 1e-10 * whole.norm()
-        assert abs(found["loss"] - loss) <= 1e-10 * abs(loss)
+    alone = every_gradient(World())
+    assert [rank.wait(timeout=300) for rank in ranks] == [0, 0]
+    for found in map(load_file, files):
+        assert found.keys() == alone.keys()
+        for case, whole in alone.items():
+            assert (found[case] - whole).norm() <= 1e-10 * whole.norm(), case
 
 
-def one_rank(tuning: str, out: str) -> None:
+def every_gradient(world: World) -> dict[str, torch.Tensor]:
+    """Loss and gradient of every objective, in fp64, for both tunings."""
+    found = {}
+    for name, objective in CASES.items():
+        for tuning in TUNINGS:
+            engine = engine_of("qwen3", tuning, torch.float64, objective, world)
+            whole, loss = gradient(engine, objective, nets.for_objective(objective), 70)
+            found[f"{name} {tuning}"] = torch.cat([whole, torch.tensor([loss], dtype=torch.float64)])
+    return found
+
+
+def one_rank(out: str) -> None:
     """What each of the two processes does."""
-    from hone.core.world import World
-
     torch.set_num_threads(1)
-    engine = Engine(nets.policy(nets.qwen3, TUNINGS[tuning], torch.float64), OptimSettings(learning_rate=1e-3), world=World.join())
-    whole, loss = gradient(engine, "sft", 70)
-    Path(out).write_text(json.dumps({"gradient": whole.tolist(), "loss": loss}))
+    save_file(every_gradient(World.join()), out)
     torch.distributed.destroy_process_group()
 
 

@@ -17,7 +17,7 @@ from hone.tuning import trainable
 from hone.tuning.lora import Lora, LoraLinear, LowRank, lora_layers, shape_of
 from tests import nets
 
-LOGP = frozenset({"logp"})
+LOGP = "logp"
 BATCH = pack(nets.singles(4))
 BASE = {"name": "tiny", "fingerprint": "shape-bytes"}
 LINEAR = {"qwen3": 2 * 7, "llama": 2 * 7, "gpt2": 2 * 4}

@@ -1,0 +1,77 @@
+"""Numbers of the whole next-token distribution at each read, chunk by chunk: entropies, mean log-probabilities, divergences.
+
+Any differentiable function of one read's logits will do. As in `logprob`, a frozen head has its gradient formed in the forward,
+so logits of more than one chunk never exist; a trainable head recomputes them in the backward.
+
+Shape legend: N reads, C reads of a chunk, V vocabulary, D hidden size, K functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hone.models.logprob import Head, chunks
+
+Reading = Callable[[Tensor, slice], Tensor]
+"""From the logits (C, V) of some reads, and which reads they are, to one number for each (C,). No read sees another."""
+
+
+def per_read(hidden_ND: Tensor, head: Head, readings: Sequence[Reading]) -> tuple[Tensor, ...]:
+    """Every reading at every read, K tensors (N,) in at least fp32; differentiable in the hidden states and the head."""
+    assert head.bias_V is None or not head.bias_V.requires_grad, "a trainable head bias is not supported"
+    return _PerRead.apply(hidden_ND, head.weight_VD, head, readings) if readings else ()
+
+
+def entropy(logits_CV: Tensor, rows: slice) -> Tensor:
+    """Entropy of the next-token distribution, in nats."""
+    logp_CV = torch.log_softmax(logits_CV, -1)
+    return -(logp_CV.exp() * logp_CV).sum(-1)
+
+
+def mean_logp(logits_CV: Tensor, rows: slice) -> Tensor:
+    """Mean log-probability over the vocabulary, in nats."""
+    return torch.log_softmax(logits_CV, -1).mean(-1)
+
+
+class _PerRead(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, head: Head, readings: Sequence[Reading]) -> tuple[Tensor, ...]:
+        needs_hidden, needs_weight = ctx.needs_input_grad[:2]
+        hidden_ND = hidden_ND.to(weight_VD.dtype)
+        wide = torch.promote_types(hidden_ND.dtype, torch.float32)
+        out = tuple(hidden_ND.new_empty(len(hidden_ND), dtype=wide) for _ in readings)
+        form = needs_hidden and not needs_weight
+        direction_KND = hidden_ND.new_empty(len(readings), *hidden_ND.shape) if form else None
+        for rows in chunks(len(hidden_ND), head.chunk()):
+            raw_CV = head.raw(hidden_ND[rows]).detach().requires_grad_(form)
+            with torch.set_grad_enabled(form):
+                values = [reading(head.bend(raw_CV), rows) for reading in readings]
+            for k, value_C in enumerate(values):
+                out[k][rows] = value_C.detach()
+                if direction_KND is not None:
+                    (d_raw_CV,) = torch.autograd.grad(value_C, raw_CV, torch.ones_like(value_C))
+                    torch.mm(d_raw_CV.to(weight_VD.dtype), weight_VD, out=direction_KND[k, rows])
+        ctx.head, ctx.readings, ctx.formed = head, readings, form
+        ctx.save_for_backward(hidden_ND if direction_KND is None else direction_KND, weight_VD)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        saved, weight_VD = ctx.saved_tensors
+        if ctx.formed:
+            return sum(direction * grad[:, None].to(saved.dtype) for direction, grad in zip(saved, grads, strict=True)), None, None, None
+        d_hidden_ND = torch.empty_like(saved)
+        d_weight_VD = torch.zeros_like(weight_VD, dtype=torch.promote_types(weight_VD.dtype, torch.float32))
+        for rows in chunks(len(saved), ctx.head.chunk()):
+            raw_CV = ctx.head.raw(saved[rows]).detach().requires_grad_()
+            with torch.enable_grad():
+                logits_CV = ctx.head.bend(raw_CV)
+                total = sum((reading(logits_CV, rows) * grad[rows]).sum() for reading, grad in zip(ctx.readings, grads, strict=True))
+            (d_raw_CV,) = torch.autograd.grad(total, raw_CV)
+            d_hidden_ND[rows] = d_raw_CV.to(weight_VD.dtype) @ weight_VD
+            d_weight_VD += d_raw_CV.to(weight_VD.dtype).t() @ saved[rows]
+        return d_hidden_ND, d_weight_VD.to(weight_VD.dtype), None, None

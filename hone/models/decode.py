@@ -10,8 +10,10 @@ L positions, H query heads, K key heads, G query heads that share a key head, D 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -34,13 +36,13 @@ WORTH = 16
 class KVCache:
     """Preallocated keys and values of R rows, each of up to `length` positions, for every attention layer.
 
-    `held` says which tokens each row holds, from position 0 on; `windows` collects the sliding windows that layers ask for.
+    `held` says which tokens each row holds, from position 0 on; `windows` are the sliding windows that layers ask for.
     """
 
     def __init__(self, rows: int, length: int) -> None:
         self.rows, self.length = rows, length
         self.held: list[list[int]] = [[] for _ in range(rows)]
-        self.windows: set[int] = set()
+        self.windows: dict[nn.Module, int] = {}
         self._layers: dict[nn.Module, tuple[Tensor, Tensor]] = {}
 
     def layer(self, module: nn.Module, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
@@ -49,6 +51,11 @@ class KVCache:
             keys, values = (x.new_zeros(self.rows, x.shape[1], self.length, x.shape[3]) for x in (key, value))
             self._layers[module] = keys, values
         return self._layers[module]
+
+    def hold(self, rows: Sequence[int], tokens: Sequence[Sequence[int]], starts: Sequence[int]) -> None:
+        """Note that these tokens have been computed, each row's from its start on."""
+        for row, new, start in zip(rows, tokens, starts, strict=True):
+            self.held[row][start:] = new
 
     @torch.inference_mode()
     def copy(self, source: int, target: int, length: int) -> None:
@@ -167,8 +174,7 @@ def forward(
     columns = at.positions_BQ.shape[1]
     tokens_BQ = torch.tensor([[*new, *[new[-1]] * (columns - len(new))] for new in tokens], device=device)
     out = model.base_model(input_ids=tokens_BQ, position_ids=at.positions_BQ, use_cache=False, decode=at)  # type: ignore[operator]
-    for row, new, start in zip(rows, tokens, starts, strict=True):
-        cache.held[row][start:] = new
+    cache.hold(rows, tokens, starts)
     hidden_BQD = out.last_hidden_state
     return head.logits(hidden_BQD[torch.arange(len(rows), device=device), at.last_B])
 
@@ -183,7 +189,7 @@ def attend(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attenti
         raise HoneError("M010", "this model's attention uses 'position_bias'")
     window, softcap, sinks, scale = (kw.get(name) for name in ("sliding_window", "softcap", "s_aux", "scaling"))
     if window is not None:
-        at.cache.windows.add(window)
+        at.cache.windows[module] = window
         window = window if window < at.width else None
     keys, values = at.store(module, key, value)
     if at.fresh and window is None and softcap is None and sinks is None:
@@ -238,6 +244,10 @@ def _by_scores(q: Tensor, kept: tuple[Tensor, Tensor], bias: Tensor, sink: Tenso
 AttentionInterface.register(NAME, attend)
 
 
+Read = Callable[[KVCache, Sequence[int], Sequence[Sequence[int]], Sequence[int]], Tensor]
+"""Feeds new tokens to rows of a cache from their starts on, and returns logits (B, V) after each row's last token."""
+
+
 class Fit(NamedTuple):
     """Whether and how far the cache can serve a model."""
 
@@ -245,11 +255,27 @@ class Fit(NamedTuple):
     horizon: int | None = None
     """Positions up to which our attention is known to be the model's; None is without limit."""
     bytes_per_token: int = 0
+    windows: Mapping[nn.Module, int] = MappingProxyType({})
+    """Sliding windows, by attention layer."""
+    quick: bool = False
+    """Whether `hone.models.llama` writes for this model."""
 
 
 @torch.no_grad()
 def probe(model: nn.Module, stock: str) -> Fit:
-    """Compare logits through the cache with the model's own, on rows of unlike lengths fed in several portions."""
+    """Compare logits through the cache with the model's own."""
+    cache = KVCache(2, 16)
+    try:
+        with using_attention(model, NAME):
+            works = agrees(model, stock, partial(forward, model, head_of(model)), cache)
+    except (HoneError, TypeError, ValueError, KeyError, AttributeError, NotImplementedError, RuntimeError):
+        return Fit(False)
+    return Fit(works, _horizon(model, cache.windows.values()), cache.bytes_per_token, cache.windows)
+
+
+@torch.no_grad()
+def agrees(model: nn.Module, stock: str, read: Read, cache: KVCache) -> bool:
+    """Whether logits are the model's own on two rows of unlike lengths, fed in several portions to a cache of 2 x 16."""
     device = next(model.parameters()).device
     size = text_config(model).vocab_size
     texts = [[(3 + 7 * i) % size for i in range(12)], [(5 + 11 * i) % size for i in range(7)]]
@@ -260,24 +286,19 @@ def probe(model: nn.Module, stock: str) -> Fit:
             own = torch.stack(
                 [model(input_ids=torch.tensor([text], device=device), use_cache=False).logits[0, -1] for text in texts]
             ).float()
-        cache = KVCache(2, 16)
-        with using_attention(model, NAME):
-            ours = _in_portions(model, cache, texts)
-    except (HoneError, TypeError, ValueError, KeyError, AttributeError, NotImplementedError, RuntimeError):
-        return Fit(False)
+        ours = _in_portions(read, cache, texts)
     finally:
         model.train(training)
     tolerance = 1e-4 if next(model.parameters()).dtype in (torch.float32, torch.float64) else 5e-2
-    works = bool((own - ours).norm() <= tolerance * own.norm())
-    return Fit(works, _horizon(model, cache.windows), cache.bytes_per_token)
+    return bool((own - ours).norm() <= tolerance * own.norm())
 
 
-def _in_portions(model: nn.Module, cache: KVCache, texts: list[list[int]]) -> Tensor:
+def _in_portions(read: Read, cache: KVCache, texts: list[list[int]]) -> Tensor:
     """A prefill with padding, two single tokens, and another prefill on top."""
-    head, starts, logits = head_of(model), [0, 0], torch.empty(0)
+    starts, logits = [0, 0], torch.empty(0)
     for lengths in ([6, 3], [1, 1], [1, 1], [4, 2]):
         new = [text[start : start + length] for text, start, length in zip(texts, starts, lengths, strict=True)]
-        logits = forward(model, head, cache, range(2), new, starts)
+        logits = read(cache, range(2), new, starts)
         starts = [start + length for start, length in zip(starts, lengths, strict=True)]
     return logits.float()
 

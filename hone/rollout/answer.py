@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from hone.rollout.warp import Sampling
+
+OnToken = Callable[[int, int], None]
+"""Called with (index of the prompt, new token) as each token is chosen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +25,8 @@ class Answer:
     """`stop`: it ended by itself. `length`: it was cut."""
     text: str
     """The tokens as text, without the stop token or stop string."""
+    recalled: int = 0
+    """Tokens of the prompt that were held from before, and not computed again."""
 
 
 @dataclass(slots=True)
@@ -59,9 +64,16 @@ class Request:
     """Most new tokens: what was asked for, or what the model's context leaves."""
     stops: Stops
     how: Sampling
+    on_token: OnToken | None = None
+    alternatives: int = 0
+    """How many of the likeliest tokens are noted at each place."""
     tokens: list[int] = field(default_factory=list)
     logps: list[float] = field(default_factory=list)
+    likeliest: list[list[tuple[int, float]]] = field(default_factory=list)
+    """The likeliest tokens at each place with their log-probabilities, where they are asked for."""
     stopped: bool = False
+    recalled: int = 0
+    """Tokens of the prompt that were held already, and not computed again."""
     _random: random.Random = field(init=False)
 
     def __post_init__(self) -> None:
@@ -75,6 +87,8 @@ class Request:
         self.tokens.append(token)
         self.logps.append(logp)
         self.stopped = self.stops.hit(self.tokens)
+        if self.on_token is not None:
+            self.on_token(self.index, token)
 
     @property
     def done(self) -> bool:
@@ -86,7 +100,7 @@ class Request:
         return len(self.prompt) + len(self.tokens) - 1
 
     def answer(self) -> Answer:
-        return Answer(self.tokens, self.logps, "stop" if self.stopped else "length", self.stops.text(self.tokens))
+        return Answer(self.tokens, self.logps, "stop" if self.stopped else "length", self.stops.text(self.tokens), self.recalled)
 
 
 def decode(tokenizer: Any, tokens: Iterable[int]) -> str:

@@ -37,6 +37,11 @@ class Sampling:
     seed: int = 0
     """The n-th prompt draws the same numbers from the same seed, whatever else is in the batch."""
 
+    @property
+    def shape(self) -> tuple[float, ...]:
+        """What forms the distribution that is drawn from."""
+        return self.temperature, self.top_p, self.top_k, self.min_p
+
 
 def pick(logits_BV: Tensor, how: Sampling, uniforms: Sequence[float]) -> tuple[Tensor, Tensor]:
     """The chosen token of each row (B,), and its log-probability under the model's own distribution (B,).

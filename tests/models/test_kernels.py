@@ -33,13 +33,13 @@ def with_gradients(fn, *inputs: Tensor) -> list[Tensor]:  # type: ignore[no-unty
 @pytest.fixture(params=["fused", "twin"])
 def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Run a test with the compiled kernels and with their twins."""
-    cpu._library.cache_clear()
+    cpu.library.cache_clear()
     if request.param == "twin":
         monkeypatch.setenv("HONE_KERNELS", "0")
     elif cpu.kernel("head", torch.zeros(1)) is None:
         pytest.skip("no C compiler here, the twins are all there is")
     yield request.param
-    cpu._library.cache_clear()
+    cpu.library.cache_clear()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

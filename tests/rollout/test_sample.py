@@ -15,6 +15,7 @@ from hone.core.errors import HoneError
 from hone.core.types import Sequence
 from hone.data.batching import pack
 from hone.models import decode
+from hone.models.decode import KVCache
 from hone.models.policy import Policy
 from hone.rollout.answer import Answer
 from hone.rollout.sample import Sampler
@@ -41,6 +42,24 @@ def lively(model: PreTrainedModel) -> PreTrainedModel:
 def by_transformers(model: PreTrainedModel, prompt: list[int], new: int) -> list[int]:
     out = model.generate(torch.tensor([prompt]), max_new_tokens=new, do_sample=False, eos_token_id=None, pad_token_id=0)
     return out[0, len(prompt) :].tolist()
+
+
+def portions(monkeypatch: pytest.MonkeyPatch) -> list[list[list[int]]]:
+    """Fills with the new tokens of the rows of each forward."""
+    fed: list[list[list[int]]] = []
+    hold = KVCache.hold
+
+    def noted(cache: KVCache, rows: Any, tokens: list[list[int]], starts: list[int]) -> None:
+        fed.append(list(tokens))
+        hold(cache, rows, tokens, starts)
+
+    monkeypatch.setattr(KVCache, "hold", noted)
+    return fed
+
+
+def computed(fed: list[list[list[int]]]) -> list[int]:
+    """How many tokens each forward was fed."""
+    return [sum(len(new) for new in tokens) for tokens in fed]
 
 
 def tokens(answers: list[Answer]) -> list[list[int]]:
@@ -108,43 +127,30 @@ def test_sampled_tokens_follow_the_models_distribution(llama: PreTrainedModel, t
 def test_equal_prompts_and_equal_beginnings_are_computed_once(
     llama: PreTrainedModel, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fed: list[int] = []
-    forward = decode.forward
-
-    def counted(*args: Any) -> torch.Tensor:
-        fed.append(sum(len(new) for new in args[4]))
-        return forward(*args)
-
-    monkeypatch.setattr(decode, "forward", counted)
     system, sampler = prompts(7, (60,))[0], Sampler(llama, tiny_tokenizer, rows=16)
-    fed.clear()
+    fed = portions(monkeypatch)
     answers = sampler.generate([system] * 12, max_new_tokens=1, temperature=1.0)
-    assert fed == [60]
+    assert computed(fed) == [60]
     assert len({tuple(answer.tokens) for answer in answers}) > 1
     fed.clear()
     sampler.generate([[*system, i, i] for i in range(3, 11)], max_new_tokens=1)
-    assert fed == [62, 14]
+    assert computed(fed) == [62, 14]
+    narrow = Sampler(llama, tiny_tokenizer, rows=4)
     fed.clear()
-    Sampler(llama, tiny_tokenizer, rows=4).generate([system] * 12, max_new_tokens=3, temperature=1.0)
-    assert sum(fed) < 60 + 12 * 3 + 12
+    narrow.generate([system] * 12, max_new_tokens=3, temperature=1.0)
+    assert sum(computed(fed)) < 60 + 12 * 3 + 12
 
 
 def test_finished_rows_make_room_for_waiting_ones(llama: PreTrainedModel, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes: list[int] = []
-    forward = decode.forward
-
-    def counted(*args: Any) -> torch.Tensor:
-        sizes.extend([len(args[3])] if len(args[4][0]) == 1 else [])
-        return forward(*args)
-
     asked = prompts(3, (9,) * 40)
     free = tokens(Sampler(llama, tiny_tokenizer).generate(asked, max_new_tokens=30))
     stops = [token for token, _ in Counter(token for row in free for token in row[2:]).most_common(6)]
     expected = [row[: next((i for i, token in enumerate(row) if token in stops), 29) + 1] for row in free]
     assert len({len(row) for row in expected}) > 3
     sampler = Sampler(llama, tiny_tokenizer, rows=8)
-    monkeypatch.setattr(decode, "forward", counted)
+    fed = portions(monkeypatch)
     answers = sampler.generate(asked, max_new_tokens=30, stop_ids=stops)
+    sizes = [len(new) for new in fed if len(new[0]) == 1]
     assert tokens(answers) == expected
     assert [answer.stop_reason for answer in answers] == ["stop" if row[-1] in stops else "length" for row in expected]
     assert max(sizes) <= 8
@@ -227,27 +233,21 @@ def test_the_weights_are_used_as_they_stand(llama: PreTrainedModel, tiny_tokeniz
 
 
 @pytest.fixture
-def talk(llama: PreTrainedModel, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[Sampler, list[int]]:
-    """A sampler that keeps its cache, and how many tokens each forward was fed."""
-    fed: list[int] = []
-    sampler, forward = Sampler(llama, tiny_tokenizer, rows=1, reuse=True), decode.forward
-
-    def counted(*args: Any) -> torch.Tensor:
-        fed.append(sum(len(new) for new in args[4]))
-        return forward(*args)
-
-    monkeypatch.setattr(decode, "forward", counted)
-    return sampler, fed
+def talk(llama: PreTrainedModel, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[Sampler, list[list[list[int]]]]:
+    """A sampler that keeps its cache, and the tokens that each forward is fed."""
+    sampler = Sampler(llama, tiny_tokenizer, rows=1, reuse=True)
+    return sampler, portions(monkeypatch)
 
 
-def test_a_conversation_goes_on_from_what_is_held(llama: PreTrainedModel, talk: tuple[Sampler, list[int]]) -> None:
+def test_a_conversation_goes_on_from_what_is_held(llama: PreTrainedModel, talk: tuple[Sampler, list[list[list[int]]]]) -> None:
     sampler, fed = talk
     history = prompts(5, (40,))[0]
     for turn in range(4):
         fed.clear()
         (answer,) = sampler.generate([history], max_new_tokens=6 + 10 * turn)
         assert answer.tokens == by_transformers(llama, history, 6 + 10 * turn)
-        assert fed[0] == (40 if turn == 0 else 4)
+        assert computed(fed)[0] == (40 if turn == 0 else 4)
+        assert answer.recalled == len(history) - computed(fed)[0]
         history = [*history, *answer.tokens, 7, 8, 9]
     (again,) = sampler.generate([history[:30]], max_new_tokens=5)
     assert again.tokens == by_transformers(llama, history[:30], 5)

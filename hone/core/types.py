@@ -148,6 +148,17 @@ class Batch:
         """How many units of the loss's denominator this batch holds."""
         return 0.0 if self.aside else {"token": self.weight_sum, "sequence": float(self.sequences), "group": float(self.groups)}[unit]
 
+    def path(self, leaf: int) -> Tensor:
+        """Indices into T of all tokens of the sequence that ends in a segment."""
+        import torch
+
+        pieces: list[Tensor] = []
+        while leaf >= 0:
+            segment = self.segments[leaf]
+            pieces.append(torch.arange(segment.start, segment.start + segment.length))
+            leaf = segment.parent
+        return torch.cat(pieces[::-1])
+
     def to(self, device: torch.device | str) -> Batch:
         moved: dict[str, Any] = {name: getattr(self, name).to(device) for name in _TENSORS}
         return replace(self, **moved, facts={name: fact.to(device) for name, fact in self.facts.items()})

@@ -5,7 +5,7 @@ Shape legend: T tokens of a batch, N reads, S sequences.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from collections.abc import Sequence as Seq
 from dataclasses import replace
 from itertools import takewhile
@@ -53,6 +53,21 @@ def micro_batches(groups: Iterable[Group], budget: int, *, share: bool = True, a
     if held:
         batches.append(replace(pack(held, share=share), aside=aside))
     return batches
+
+
+def consecutive(groups: Iterable[Group], budget: int) -> Iterator[Batch]:
+    """Batches of the groups in their own order, each filled to a budget of tokens: for passes that only ask."""
+    held: list[Group] = []
+    used = 0
+    for group in groups:
+        tokens = size(group)
+        if held and used + tokens > budget:
+            yield pack(held)
+            held, used = [], 0
+        held.append(group)
+        used += tokens
+    if held:
+        yield pack(held)
 
 
 def pack(groups: Seq[Group], *, share: bool = True) -> Batch:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from hone.core.errors import HoneError
 from hone.core.types import Conversation, Example, Message, Origin
 
-NOTHING_TO_LEARN = frozenset({"D020", "D021", "D027", "D028", "D033", "D034", "D036", "P001", "P002"})
+NOTHING_TO_LEARN = frozenset({"D020", "D021", "D027", "D028", "D033", "D034", "D036", "P001", "P002", "P005"})
 """Faults that say clearly what is wrong with one row: it is left out and counted. Any other fault stops, unless data.skip_bad."""
 _LEFT_OUT = "the row is left out and counted; `hone data fix FILE` writes a copy without such rows"
 

@@ -112,6 +112,10 @@ class Desk:
         except HoneError as fault:
             self.refusals.add(origin, fault, stops=self.overflow == "error")
             return None
+        if len(group) == 2 and pieces[0][0].tokens == pieces[0][1].tokens:
+            what = f"the better and the worse answer are the same in their first {self.limit:,} tokens, or for this tokenizer"
+            self.refusals.add(origin, HoneError("P001", what, where=str(origin), fix="raise data.max_length"))
+            return None
         learned = sum(sequence.learned for piece in pieces for sequence in piece)
         indices = tuple(self.cache.append(piece) for piece in pieces)
         return Entry(origin, prompt_key(example), indices, learned, cut, outcome.copies, label_of(example))

@@ -29,6 +29,8 @@ INPUT = Field("input", "below the prompt", names=("context",), required=False)
 LABEL = Field("label", "wanted or not", FLAG, names=("kto_tag", "kto_label"))
 WANTED = "wanted"
 """Column of an Example that says whether its answer is a good one, where rows are judged one by one."""
+STEPS = "steps"
+"""Column of an Example with the steps of its answer, and whether each is right: (texts, flags)."""
 _MARK = re.compile(r"\n\n(Human|Assistant):[ ]?")
 _SKIP = "mend the row, or leave such rows out with data.skip_bad=true"
 
@@ -88,6 +90,22 @@ def _openai_preference(row: Fields, origin: Origin) -> Example:
 )  # fmt: skip
 def _preference(row: Fields, origin: Origin) -> Example:
     return _pair(_question(row, "prompt", origin), row["chosen"], row["rejected"], row.get("tools"), origin)
+
+
+@_format(
+    "steps", "prompt, completions (the steps of an answer), and labels: true for each step that is right",
+    Field("prompt", "prompt", TEXT | MESSAGES, names=("question", "problem", "instruction")),
+    Field("completions", "steps of the answer", LIST, names=("steps",)), Field("labels", "right or wrong", LIST), INPUT, SYSTEM,
+)  # fmt: skip
+def _steps(row: Fields, origin: Origin) -> Example:
+    texts, labels = from_json(row["completions"], origin), from_json(row["labels"], origin)
+    if not isinstance(texts, list) or not isinstance(labels, list) or len(texts) != len(labels) or not texts:
+        raise HoneError("P005", "each step needs exactly one label", where=str(origin), fix=_SKIP)
+    steps = [text_of(text, origin, number) for number, text in enumerate(texts, start=1)]
+    if not all(step.strip() for step in steps):
+        raise HoneError("P005", "a step is empty", where=str(origin), fix=_SKIP)
+    conversation = (*_question(row, "prompt", origin), Message("assistant", "\n".join(steps)))
+    return Example((conversation,), columns={STEPS: (tuple(steps), tuple(flag(label, origin) for label in labels))})
 
 
 @_format(

@@ -4,11 +4,31 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
+from typing import overload
 
 from hone.core.types import Batch, Group
 from hone.data.batching import micro_batches
+
+
+class Beside(Sequence[Group]):
+    """For each group, one that `make` forms of it and its successor; the last one's successor is the first."""
+
+    def __init__(self, groups: Sequence[Group], make: Callable[[Group, Group], Group]) -> None:
+        self.groups, self.make = groups, make
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    @overload
+    def __getitem__(self, index: int) -> Group: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Group]: ...
+    def __getitem__(self, index: int | slice) -> Group | list[Group]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        return self.make(self.groups[index], self.groups[(index + 1) % len(self)])
 
 
 class Offline:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,6 +46,8 @@ class Prepared:
     """SHA-256 of all that is trained on."""
     split: str
     """SHA-256 of the prompts that are held out."""
+    classes: tuple[str, ...] = ()
+    """The classes that a classifier tells apart."""
 
     def describe(self) -> list[str]:
         """A line for each file: rows, format, and what becomes of its columns."""
@@ -59,19 +61,24 @@ def prepare(
     template: ChatTemplate,
     *,
     shape: Shape = "single",
+    facts: str = "",
+    classes: Sequence[str] = (),
     context: int | None = None,
 ) -> Prepared:
-    """Read and tokenise all data of a run. `context` is the longest sequence that the model takes.
+    """Read and tokenise all data of a run, for an objective of this shape that knows these facts (see `Objective`).
+
+    `classes` are those of a classifier; where none are given they are found. `context` is the longest sequence that the model takes.
 
     Raises C004 (pairs that are to be split), the fault of the first row that cannot be used, with the numbers of all of them, the
     commonest fault where no row is left to learn from (D029 if all weights are 0), and D034 where the tokenizer cannot write the text
     or the marks of the template.
     """
-    if shape == "pair" and settings.overflow == "split":
+    if shape != "single" and settings.overflow == "split":
         fix = "set data.overflow to truncate, drop or error"
-        raise HoneError("C004", "answers that are compared cannot be split into pieces", where="data.overflow", fix=fix)
+        raise HoneError("C004", "answers that are compared or judged cannot be split into pieces", where="data.overflow", fix=fix)
     limit = min(settings.max_length, context or settings.max_length)
-    desk = Desk(settings, Tokeniser(tokenizer, template, learn=settings.learn, shape=shape), Script(tokenizer), limit=limit)
+    tokeniser = Tokeniser(tokenizer, template, learn=settings.learn, shape=shape, facts=facts, classes=classes)
+    desk = Desk(settings, tokeniser, Script(tokenizer), limit=limit)
     if limit < settings.max_length:
         desk.notices.add(
             "M002", f"the model takes {limit:,} tokens at most: data.max_length is lowered from {settings.max_length:,} to that"
@@ -139,6 +146,7 @@ def _close(desk: Desk, train: list[Entry], aside: list[Entry], reading: Reading)
         sources=[_source(name, rows) for name, rows in desk.rows.items()],
         fingerprint=groups.hash(),
         split=hash_of(entry.key for entry in aside),
+        classes=tuple(desk.tokeniser.classes),
     )
 
 

@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from hone.plan.headers import Stored, stored_tensors
 from hone.plan.shapes import ModelFacts, model_facts
@@ -24,6 +25,17 @@ def fingerprint(folder: Path, facts: ModelFacts | None = None) -> str:
     enter, since a copy saved with another prefix is the same model; a head that is stored twice counts once.
     """
     return f"{_architecture(facts or model_facts(folder))}-{_weights(folder)}"
+
+
+@torch.no_grad()
+def fingerprint_of(model: nn.Module) -> str:
+    """16 hexadecimal digits for a model in memory, whatever was put into it: some values of every parameter, and their sum."""
+    digest = hashlib.sha256()
+    for name, parameter in model.named_parameters():
+        flat = parameter.detach().flatten()
+        some = flat[:: max(1, len(flat) // VALUES)].float().cpu().contiguous()
+        digest.update(f"{name} {tuple(parameter.shape)} {flat.double().sum().item():.12g}".encode() + some.numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _architecture(facts: ModelFacts) -> str:

@@ -39,6 +39,8 @@ class Policy:
     stock: str = "sdpa"
     heads: nn.ModuleDict = field(default_factory=nn.ModuleDict)
     teacher: Policy | None = None
+    words: int | None = None
+    """Only the first rows of the head count: some models pad their vocabulary further than their relatives do."""
 
     @classmethod
     def of(cls, model: nn.Module, tuning: Tuning) -> Policy:
@@ -122,16 +124,19 @@ class Policy:
 
     @torch.no_grad()
     def _reference(self, batch: Batch, temperature: float = 1.0) -> Tensor:
-        """Log-probabilities under the base: from the batch's facts where cached, else with the adapter stepping aside."""
+        """Log-probabilities under the base, without dropout: those that the batch brings, else with the adapter stepping aside."""
         if "ref_logp" in batch.facts:
             assert temperature == 1.0, "the reference is cached at temperature 1"
             return batch.facts["ref_logp"]
-        with self.tuning.disabled(self.model):
+        with self.tuning.disabled(self.model), evaluating(self.model):
             return token_logprobs(self.hidden(batch)[batch.read_N], self.head(temperature), batch.target_N)
 
     def head(self, temperature: float = 1.0) -> Head:
         """The language-model head as it stands now."""
         head = heads.head_of(self.model)
+        if self.words is not None:
+            bias_V = None if head.bias_V is None else head.bias_V[: self.words]
+            head = replace(head, weight_VD=head.weight_VD[: self.words], bias_V=bias_V)
         return head if temperature == 1.0 else replace(head, temperature=temperature)
 
     def hidden(self, batch: Batch) -> Tensor:
@@ -155,7 +160,7 @@ def _packed_hidden(model: nn.Module, batch: Batch) -> Tensor:
 
 def _padded_hidden(model: nn.Module, batch: Batch, stock: str) -> Tensor:
     """One padded row for each sequence, with the model's own attention; each token is read from one of its copies."""
-    rows = [_path(batch, leaf) for leaf in batch.leaf_S]
+    rows = [batch.path(leaf) for leaf in batch.leaf_S]
     width = max(len(row) for row in rows)
     device = batch.tokens_T.device
     index_RL = torch.stack([torch.nn.functional.pad(row, (0, width - len(row)), value=-1) for row in rows]).to(device)
@@ -170,14 +175,15 @@ def _padded_hidden(model: nn.Module, batch: Batch, stock: str) -> Tensor:
     return hidden[place_T]
 
 
-def _path(batch: Batch, leaf: int) -> Tensor:
-    """Indices into T of a whole sequence, from its root to its leaf."""
-    pieces: list[Tensor] = []
-    while leaf >= 0:
-        segment = batch.segments[leaf]
-        pieces.append(torch.arange(segment.start, segment.start + segment.length))
-        leaf = segment.parent
-    return torch.cat(pieces[::-1])
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Without dropout; afterwards as before."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
 
 
 @contextmanager
@@ -209,14 +215,11 @@ def _packable(model: nn.Module, stock: str) -> bool:
     segments = (Segment(0, 9, -1), Segment(9, 5, 0), Segment(14, 7, 0))
     empty = torch.zeros(0, dtype=torch.long, device=device)
     batch = Batch(tokens_T, torch.tensor(positions, device=device), segments, empty, empty, empty.float(), empty, empty, (1, 2), 2)
-    training = model.training
-    model.eval()
     try:
-        padded = _padded_hidden(model, batch, stock).float()
-        packed = _packed_hidden(model, batch).float()
+        with evaluating(model):
+            padded = _padded_hidden(model, batch, stock).float()
+            packed = _packed_hidden(model, batch).float()
     except (HoneError, TypeError, NotImplementedError, RuntimeError):
         return False
-    finally:
-        model.train(training)
     tolerance = 1e-4 if next(model.parameters()).dtype in (torch.float32, torch.float64) else 5e-2
     return bool((packed - padded).norm() <= tolerance * padded.norm())

@@ -17,6 +17,8 @@ class ModelSettings:
     """Hub id or folder of any causal language model of transformers."""
     revision: str | None = None
     """Branch, tag or commit of the hub repository."""
+    teacher: str | None = None
+    """The model that a distilling objective learns from: a run, an adapter, a folder or a hub id."""
     trust_remote_code: bool = False
     """Allow the repository's own Python code to run. Off unless you have read it."""
 
@@ -33,5 +35,8 @@ class HardwareSettings:
     """Tokens of a micro-batch. None fits it to the machine's cache or memory."""
     threads: Annotated[int, Ge(1)] | None = None
     """CPU threads; None leaves the choice to the machine."""
+    signals: Literal["auto", "live", "cached"] = "auto"
+    """When the reference and the teacher are asked: at each step, or once before training, kept on disk; the loss is the same. auto
+    asks once where rows are seen several times, and where the method moves the base itself."""
     compile: bool = False
     """Compile the model's layers with torch.compile: faster on long runs, after a slow start."""

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from hone.core.errors import HoneError
 from hone.core.types import Batch
+from hone.models.logprob import chunks
 from hone.models.vocabulary import Reading
 from hone.objectives.divergence import folded, jsd, sorted_distance, with_rest
 
@@ -71,3 +72,18 @@ def likeliest(logits_CV: Tensor, top_k: int | None) -> tuple[Tensor | None, Tens
         return None, logp_CV
     best = logp_CV.topk(top_k, -1)
     return best.indices, best.values
+
+
+def teacher_says(teacher: Policy, how: Mapping[str, Any]) -> Callable[[Batch], dict[str, Tensor]]:
+    """What a teacher with the same tokens tells of the reads of a batch, as facts to be kept (see `IDS`, `LOGP`)."""
+    head, top_k = teacher.head(how.get("temperature", 1.0)), how.get("top_k")
+
+    def say(batch: Batch) -> dict[str, Tensor]:
+        batch = batch.to(teacher.device)
+        hidden_ND = teacher.hidden(batch)[batch.read_N]
+        parts = [likeliest(head.logits(hidden_ND[rows]), top_k) for rows in chunks(len(hidden_ND), head.chunk())]
+        ids = [ids_CK.int() for ids_CK, _ in parts if ids_CK is not None]
+        said = {LOGP: torch.cat([logp_CK for _, logp_CK in parts])}
+        return said | ({IDS: torch.cat(ids)} if ids else {})
+
+    return say

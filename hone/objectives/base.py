@@ -39,6 +39,8 @@ class Objective:
     facts: str = ""
     """What it must know beside the text, named by its shape: "label_S" is a number for each sequence, "old_logp_N" one for each
     read, and both come without the suffix in `Signals.facts`."""
+    pace: float = 1.0
+    """Factor on the learning rate that a tuning method usually starts from, for models about 4096 wide."""
     values: Mapping[str, Any] = field(default_factory=dict)
     """Settings that are not the defaults."""
 
@@ -66,7 +68,9 @@ class Objective:
     def bind(self, **values: Any) -> Objective:
         """The same objective with its settings fixed. Raises C001, C002 for what it does not take."""
         checked: Any = parse(self.settings(), values, section=f"objective.{self.name}")
-        return replace(self, values={name: getattr(checked, name) for name in _defaults(self.fn)})
+        bound = replace(self, values={name: getattr(checked, name) for name in _defaults(self.fn)})
+        assert bound.needs, "an objective reads something; some refuse settings here"
+        return bound
 
 
 OBJECTIVES: Registry[Objective] = Registry("objective")
@@ -77,7 +81,7 @@ def objective(*, needs: Ask, unit: Unit, **options: Any) -> Callable[[Callable[.
 
     `needs` lists signals: logp, ref_logp, entropy, mean_logp, divergence, value, score, step_score (see `Signals`); where the
     settings decide, it is a function of (some of) them that returns such a list, or the signals with their parameters.
-    `options` are data, stats, aside and facts of `Objective`.
+    `options` are data, stats, aside, facts and pace of `Objective`.
     """
 
     def add(fn: Callable[..., Loss]) -> Callable[..., Loss]:

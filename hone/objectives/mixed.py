@@ -11,7 +11,7 @@ from torch import Tensor
 from hone.core.errors import HoneError
 from hone.core.types import Loss, Needs, Signals
 from hone.objectives.base import OBJECTIVES, Objective, objective
-from hone.objectives.paired import pairs
+from hone.objectives.paired import PACE, pairs
 
 Weight = Annotated[float, Ge(0)]
 MPO = {"dpo": 0.8, "bco_pair": 0.2}
@@ -36,7 +36,7 @@ def _all(*, weights: Mapping[str, float], beta: float | None) -> Needs:
     return merged
 
 
-@objective(needs=_all, unit="group", data="pair")
+@objective(needs=_all, unit="group", data="pair", pace=PACE)
 def mpo(s: Signals, *, weights: Mapping[str, Weight] = MPO, imitation: Weight = 1.0, beta: Annotated[float, Gt(0)] | None = 0.1) -> Loss:
     """Mixed preference optimisation: a weighted sum of preference losses, and `imitation` times the negative log-likelihood per
     token of the chosen answers (arXiv 2411.10442).

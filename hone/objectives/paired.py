@@ -21,6 +21,8 @@ from hone.objectives.base import objective
 
 Positive = Annotated[float, Gt(0)]
 Share = Annotated[float, Ge(0), Lt(0.5)]
+PACE = 0.025
+"""Preferences want small steps: 5e-6 where imitation takes 2e-4."""
 Divergence = Literal["reverse_kl", "forward_kl", "jensen_shannon", "alpha"]
 
 
@@ -51,7 +53,7 @@ def smoothed(margin_G: Tensor, smoothing: float) -> Tensor:
     return -(1 - smoothing) * logsigmoid(margin_G) - smoothing * logsigmoid(-margin_G)
 
 
-@objective(needs="logp ref_logp", unit="group", data="pair")
+@objective(needs="logp ref_logp", unit="group", data="pair", pace=PACE)
 def dpo(
     s: Signals, *, beta: Positive = 0.1, label_smoothing: Share = 0.0, robust: bool = False, length_normalised: bool = False,
     divergence: Divergence = "reverse_kl", alpha: float = 0.5,
@@ -83,21 +85,21 @@ def _slope(ratio_G: Tensor, divergence: Divergence, alpha: float) -> Tensor:
     return ratio_G
 
 
-@objective(needs="logp ref_logp", unit="group", data="pair")
+@objective(needs="logp ref_logp", unit="group", data="pair", pace=PACE)
 def ipo(s: Signals, *, beta: Positive = 0.1) -> Loss:
     """Identity preference optimisation: the log-ratios per token shall differ by exactly 1 / (2 beta) (arXiv 2310.12036)."""
     chosen_G, rejected_G = mean_log_ratios(s)
     return preferred((chosen_G - rejected_G - 1 / (2 * beta)) ** 2, beta * chosen_G, beta * rejected_G)
 
 
-@objective(needs="logp ref_logp", unit="group", data="pair")
+@objective(needs="logp ref_logp", unit="group", data="pair", pace=PACE)
 def hinge(s: Signals, *, beta: Positive = 0.1) -> Loss:
     """Hinge loss on the margin of rewards, as in SLiC (arXiv 2305.10425) with DPO's reward."""
     chosen_G, rejected_G = (beta * ratio_G for ratio_G in log_ratios(s))
     return preferred(relu(1 - (chosen_G - rejected_G)), chosen_G, rejected_G)
 
 
-@objective(needs="logp ref_logp", unit="group", data="pair")
+@objective(needs="logp ref_logp", unit="group", data="pair", pace=PACE)
 def exo(s: Signals, *, beta: Positive = 0.1, label_smoothing: Annotated[float, Gt(0), Lt(0.5)] = 1e-3) -> Loss:
     """Efficient exact optimisation: reverse KL from the policy's preference to the smoothed label (arXiv 2402.00856, eq. 16)."""
     chosen_G, rejected_G = (beta * ratio_G for ratio_G in log_ratios(s))
@@ -106,7 +108,7 @@ def exo(s: Signals, *, beta: Positive = 0.1, label_smoothing: Annotated[float, G
     return preferred(loss_G, chosen_G, rejected_G)
 
 
-@objective(needs="logp ref_logp", unit="group", data="pair")
+@objective(needs="logp ref_logp", unit="group", data="pair", pace=PACE)
 def nca(s: Signals, *, beta: Positive = 0.1) -> Loss:
     """Noise-contrastive alignment for pairs: each reward counts by itself, so the chosen one cannot fall too (arXiv 2402.05369)."""
     chosen_G, rejected_G = (beta * ratio_G for ratio_G in log_ratios(s))
@@ -114,14 +116,14 @@ def nca(s: Signals, *, beta: Positive = 0.1) -> Loss:
     return preferred(loss_G, chosen_G, rejected_G)
 
 
-@objective(needs="logp ref_logp", unit="group", data="pair")
+@objective(needs="logp ref_logp", unit="group", data="pair", pace=PACE)
 def bco_pair(s: Signals, *, beta: Positive = 0.1) -> Loss:
     """Binary classification of both answers of a pair by their rewards, around zero (arXiv 2404.04656)."""
     chosen_G, rejected_G = (beta * ratio_G for ratio_G in log_ratios(s))
     return preferred(-logsigmoid(chosen_G) - logsigmoid(-rejected_G), chosen_G, rejected_G)
 
 
-@objective(needs="logp ref_logp", unit="group", data="pair")
+@objective(needs="logp ref_logp", unit="group", data="pair", pace=PACE)
 def sppo(s: Signals, *, beta: Positive = 0.1) -> Loss:
     """Self-play preference optimisation with certain labels: log-ratios of +- 1 / (2 beta) (arXiv 2405.00675, eq. 4.7)."""
     chosen_G, rejected_G = log_ratios(s)
@@ -129,21 +131,21 @@ def sppo(s: Signals, *, beta: Positive = 0.1) -> Loss:
     return preferred(loss_G, beta * chosen_G, beta * rejected_G)
 
 
-@objective(needs="logp ref_logp", unit="group", data="pair")
+@objective(needs="logp ref_logp", unit="group", data="pair", pace=PACE)
 def apo_zero(s: Signals, *, beta: Positive = 0.1) -> Loss:
     """Anchored preference optimisation where the chosen answers are better than the model's own (arXiv 2408.06266, eq. 7)."""
     chosen_G, rejected_G = (beta * ratio_G for ratio_G in log_ratios(s))
     return preferred(1 - chosen_G.sigmoid() + rejected_G.sigmoid(), chosen_G, rejected_G)
 
 
-@objective(needs="logp ref_logp", unit="group", data="pair")
+@objective(needs="logp ref_logp", unit="group", data="pair", pace=PACE)
 def apo_down(s: Signals, *, beta: Positive = 0.1) -> Loss:
     """Anchored preference optimisation where even the chosen answers are worse than the model's own (arXiv 2408.06266, eq. 8)."""
     chosen_G, rejected_G = (beta * ratio_G for ratio_G in log_ratios(s))
     return preferred(chosen_G.sigmoid() + 1 - (chosen_G - rejected_G).sigmoid(), chosen_G, rejected_G)
 
 
-@objective(needs="logp ref_logp", unit="group", data="pair")
+@objective(needs="logp ref_logp", unit="group", data="pair", pace=PACE)
 def discopop(s: Signals, *, beta: Positive = 0.05, tau: Positive = 0.05) -> Loss:
     """DiscoPOP, found by a language model: logistic and exponential loss, blended by the margin (arXiv 2406.08414, eq. 5)."""
     chosen_G, rejected_G = (beta * ratio_G for ratio_G in log_ratios(s))
@@ -156,6 +158,7 @@ def discopop(s: Signals, *, beta: Positive = 0.05, tau: Positive = 0.05) -> Loss
     needs="logp ref_logp",
     unit="group",
     data="pair",
+    pace=PACE,
     stats={
         "aot_better": lambda s, *, paired=True: _contestants(s, paired=paired)[0],
         "aot_worse": lambda s, *, paired=True: _contestants(s, paired=paired)[1],
@@ -189,7 +192,7 @@ def _opponents(mine: StepStat, theirs: StepStat) -> Tensor:
     return theirs.all.sort().values[rank[mine.here]]
 
 
-@objective(needs="logp", unit="group", data="pair")
+@objective(needs="logp", unit="group", data="pair", pace=PACE)
 def orpo(s: Signals, *, beta: Positive = 0.1) -> Loss:
     """Odds-ratio preference optimisation: imitation of the chosen answer, and beta times an odds-ratio term; no reference
     (arXiv 2403.07691).
@@ -205,7 +208,7 @@ def _log_odds(logp_G: Tensor) -> Tensor:
     return logp_G - (-logp_G.clamp(max=-1e-7).expm1()).log()
 
 
-@objective(needs="logp", unit="group", data="pair")
+@objective(needs="logp", unit="group", data="pair", pace=PACE)
 def cpo(s: Signals, *, beta: Positive = 0.1, imitation: Annotated[float, Ge(0)] = 1.0, label_smoothing: Share = 0.0) -> Loss:
     """Contrastive preference optimisation: DPO against a uniform reference, and imitation of the chosen answer per token
     (arXiv 2401.08417).
@@ -216,7 +219,7 @@ def cpo(s: Signals, *, beta: Positive = 0.1, imitation: Annotated[float, Ge(0)] 
     return Loss(found.total, found.metrics | {"nll": nll_G.detach().sum()})
 
 
-@objective(needs="logp", unit="group", data="pair")
+@objective(needs="logp", unit="group", data="pair", pace=PACE)
 def simpo(s: Signals, *, beta: Positive = 2.0, gamma: Annotated[float, Ge(0)] = 1.0, label_smoothing: Share = 0.0) -> Loss:
     """Simple preference optimisation: the reward is beta times the mean log-probability of a token, without a reference, and
     shall differ by `gamma` at least (arXiv 2405.14734).

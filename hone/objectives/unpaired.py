@@ -16,6 +16,7 @@ from torch.nn.functional import logsigmoid
 
 from hone.core.types import Group, Loss, Sequence, Signals
 from hone.objectives.base import objective
+from hone.objectives.paired import PACE
 
 Positive = Annotated[float, Gt(0)]
 Weight = Annotated[float, Ge(0)]
@@ -48,7 +49,7 @@ def _judged(s: Signals, loss_S: Tensor, reward_S: Tensor, point: Tensor | float)
     return Loss(loss_S.sum(), {"accuracy": right_S.to(reward_S.dtype).sum(), "reward": reward_S.detach().sum()})
 
 
-@objective(needs="logp ref_logp", unit="sequence", data="label", facts="label_S", stats={"kl_point": _ratios}, aside=mismatched)
+@objective(needs="logp ref_logp", unit="sequence", data="label", facts="label_S", pace=PACE, stats={"kl_point": _ratios}, aside=mismatched)
 def kto(s: Signals, *, beta: Positive = 0.1, wanted: Weight = 1.0, unwanted: Weight = 1.0) -> Loss:
     """Kahneman-Tversky optimisation: gains and losses against how far the policy has moved in general (arXiv 2402.01306).
 
@@ -74,6 +75,7 @@ def _means(s: Signals, names: tuple[str, ...]) -> Tensor:
     unit="sequence",
     data="label",
     facts="label_S",
+    pace=PACE,
     stats={
         "bco_wanted": lambda s: _ratios(s)[s.facts["label"] > 0.5],
         "bco_unwanted": lambda s: _ratios(s)[s.facts["label"] <= 0.5],

@@ -25,6 +25,14 @@ class Facts(NamedTuple):
     device: str
     learning_rate: float
     """Where the tuning method likes to start."""
+    pace: float = 1.0
+    """Factor of the objective on it, for models about 4096 wide."""
+
+
+MOST = 0.5
+"""Largest share of a method's usual rate for objectives that want small steps."""
+WIDE = 4096
+"""Width of the models for which preference methods' learning rates are published."""
 
 
 def fill(settings: Mapping[str, Mapping[str, Any]], facts: Facts) -> list[Advice]:
@@ -32,7 +40,7 @@ def fill(settings: Mapping[str, Mapping[str, Any]], facts: Facts) -> list[Advice
     found: list[Advice] = []
     method, optim = settings["tuning"]["method"], settings["optim"]
     if optim["learning_rate"] is None:
-        found.append(Advice("optim.learning_rate", facts.learning_rate, f"where '{method}' usually starts"))
+        found.append(_learning_rate(str(method), str(settings["objective"]["name"]), facts))
     epochs = optim["epochs"]
     if epochs is None and optim["max_steps"] is None:
         found.append(_epochs(facts.rows))
@@ -46,6 +54,16 @@ def fill(settings: Mapping[str, Mapping[str, Any]], facts: Facts) -> list[Advice
     if settings["hardware"]["token_budget"] is None:
         found.append(_token_budget(facts))
     return found
+
+
+def _learning_rate(method: str, objective: str, facts: Facts) -> Advice:
+    """The method's usual start; less for objectives that want small steps, which may be larger the narrower the model is."""
+    pace = min(MOST, facts.pace * max(1.0, WIDE / facts.hidden_size))
+    if facts.pace == 1.0:
+        return Advice("optim.learning_rate", facts.learning_rate, f"where '{method}' usually starts")
+    rate = float(f"{facts.learning_rate * pace:.1e}")
+    reason = f"{pace:.3g} of where '{method}' usually starts: {objective} wants small steps, at a width of {facts.hidden_size}"
+    return Advice("optim.learning_rate", rate, reason)
 
 
 def total_steps(rows: int, batch_size: int, epochs: float | None, max_steps: int | None) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from hone.core.types import Group
+from hone.core.types import Conversation, Group
 from hone.core.world import World
 from hone.data.batching import micro_batches
 from hone.data.chat import ChatTemplate
+from hone.models.judge import scores
 from hone.models.kernels.fuse import fuse
 from hone.models.load import Loaded, load
 from hone.models.policy import Policy
@@ -32,6 +33,10 @@ class Opened:
     template: ChatTemplate
     resolved: dict[str, Any]
     folder: Path | None = None
+
+    def score(self, conversations: Iterable[Conversation]) -> list[float]:
+        """What a reward model says of conversations that end with an answer, higher for better. Raises C044 for other models."""
+        return scores(self.policy, [(self.template.sequence(each),) for each in conversations]).tolist()
 
 
 def load_base(model: ModelSettings, hardware: HardwareSettings) -> Loaded:

@@ -24,6 +24,7 @@ from hone.core.world import World
 from hone.data.chat import ChatTemplate
 from hone.data.offline import Offline
 from hone.data.prepare import Prepared, prepare
+from hone.data.shapes import check_shape
 from hone.models.load import Loaded
 from hone.models.policy import Policy
 from hone.plan.advise import Advice, Facts, fill
@@ -31,6 +32,7 @@ from hone.plan.hardware import hardware
 from hone.recipe.build import held_out_loss, load_base, sizes, tuned
 from hone.recipe.hooks import Samples, ShowProgress, Track
 from hone.recipe.settings import Recipe, resolve
+from hone.recipe.supply import Supplied, supply
 from hone.report import card, page
 from hone.report.progress import Progress
 from hone.report.trackers import open_trackers
@@ -85,9 +87,11 @@ def prepare_run(raw: Mapping[str, Any], console: Console) -> Run:
     recipe = resolve(raw)
     if world.main:
         check_output(folder, 0)
+    check_shape(recipe.data, recipe.objective.data, objective=recipe.objective.name)
     loaded = load_base(recipe.model, recipe.hardware)
     template = ChatTemplate.of(loaded.tokenizer, recipe.data.template)
-    prepared = prepare(recipe.data, loaded.tokenizer, template, context=context_of(loaded.model))
+    asked = {"shape": recipe.objective.data, "facts": recipe.objective.facts, "classes": recipe.objective.full.get("classes", ())}
+    prepared = prepare(recipe.data, loaded.tokenizer, template, context=context_of(loaded.model), **asked)
     recipe = advised(raw, recipe, prepared, loaded)
     policy = tuned(loaded, recipe.tuning, seed=recipe.seed).grow(recipe.objective.needs)
     return Run(recipe, folder, loaded, template, prepared, policy, Events(folder if world.main else None), world, console)
@@ -106,11 +110,14 @@ def advised(raw: Mapping[str, Any], recipe: Recipe, prepared: Prepared, loaded: 
     lengths = sorted(len(sequence.tokens) for group in prepared.groups for sequence in group)
     hidden = loaded.model.config.get_text_config().hidden_size
     device = next(loaded.model.parameters()).device.type
-    facts = Facts(len(prepared.groups), lengths[len(lengths) // 2], hidden, device, recipe.tuning.about.learning_rate)
+    start = recipe.tuning.about.learning_rate
+    facts = Facts(len(prepared.groups), lengths[len(lengths) // 2], hidden, device, start, recipe.objective.pace)
     advice = fill(recipe.resolved, facts)
     filled = {section: dict(values) if isinstance(values, Mapping) else values for section, values in raw.items()}
     dtype = str(next(loaded.model.parameters()).dtype).removeprefix("torch.")
     advice.append(Advice("hardware.dtype", dtype, loaded.notes[0].partition(": ")[2]))
+    if prepared.classes:
+        advice.append(Advice("objective.classes", prepared.classes, f"the {len(prepared.classes)} classes of the data"))
     for key, value, _ in advice:
         section, _, field = key.partition(".")
         filled[section] = {**filled.get(section, {}), field: value}
@@ -122,11 +129,12 @@ def advised(raw: Mapping[str, Any], recipe: Recipe, prepared: Prepared, loaded: 
 def train_run(run: Run, wishes: Wishes) -> int:
     """Train, or go on training, and write the run folder; returns the exit status (see `hone.train.stopping`)."""
     recipe, world = run.recipe, run.world
+    given = supply(recipe, run.loaded, run.prepared, run.policy)
     engine = Engine(run.policy, recipe.optim, world=world, sampler=Sampler(run.policy.model, run.loaded.tokenizer).generate)
     check_output(run.folder, (recipe.output.keep + 2) * checkpoint.needed_bytes(engine.save()))
     with run_lock(run.folder) if world.main else nullcontext(), stopping() as stopper:
         done = _take_up(run, wishes, engine)
-        with _hooks(run, engine, stopper, done) as (hooks, source):
+        with _hooks(run, given, engine, stopper, done) as (hooks, source):
             state = train(engine, source, recipe.objective, hooks, done=done.step, tokens=done.tokens, seed=recipe.seed)
         if stopper.requested and state.step < state.total:
             run.events.emit("stopped", step=state.step, reason=state.stop)
@@ -193,21 +201,21 @@ def _environment() -> dict[str, Any]:
 
 
 @contextmanager
-def _hooks(run: Run, engine: Engine, stopper: Stopper, done: Done) -> Iterator[tuple[tuple[Hook, ...], Offline]]:
+def _hooks(run: Run, given: Supplied, engine: Engine, stopper: Stopper, done: Done) -> Iterator[tuple[tuple[Hook, ...], Offline]]:
     """All that happens beside the loop, in order; and the source that the loop reads."""
     recipe, events = run.recipe, run.events
     optim, watch, output, budget = recipe.optim, recipe.eval, recipe.output, recipe.hardware.token_budget or 2048
     source = Offline(
-        run.prepared.groups, step_groups=optim.batch_size, budget=budget, epochs=optim.epochs or 1.0,
-        max_steps=optim.max_steps, seed=recipe.seed, shuffle=recipe.data.shuffle,
+        given.groups, step_groups=optim.batch_size, budget=budget, epochs=optim.epochs or 1.0,
+        max_steps=optim.max_steps, seed=recipe.seed, shuffle=recipe.data.shuffle, aside=given.aside,
     )  # fmt: skip
     health = Health(events.emit, limit=optim.skip_limit)
     if done.health is not None:
         health.restore(done.health)
     hooks: list[Hook] = [Watch(health)]
     evaluate = None
-    if run.prepared.held_out:
-        measure = partial(held_out_loss, run.policy, run.prepared.held_out[: watch.max_rows], recipe.objective, budget)
+    if given.held_out:
+        measure = partial(held_out_loss, run.policy, given.held_out, recipe.objective, budget, aside=given.held_out_aside)
         evaluate = Evaluate(measure, events, every=watch.every or 1, patience=watch.patience)
         evaluate.best = dict(done.watched) if done.watched else evaluate.best
         hooks.append(evaluate)

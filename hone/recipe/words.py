@@ -19,6 +19,7 @@ ALIASES = {
     "output_dir": "output.folder",
     "learning_rate": "optim.learning_rate",
     "lr": "optim.learning_rate",
+    "embedding_learning_rate": "optim.embedding_learning_rate",
     "num_train_epochs": "optim.epochs",
     "epochs": "optim.epochs",
     "max_steps": "optim.max_steps",

@@ -15,7 +15,7 @@ from hone.core.types import Batch
 from hone.core.world import World
 from hone.models.policy import Policy
 from hone.objectives.base import Objective
-from hone.train.optim import Masters, adamw
+from hone.train.optim import Masters, adamw, embedding_factors
 from hone.train.settings import OptimSettings
 from hone.train.stats import step_statistics
 
@@ -48,7 +48,9 @@ class Engine:
         moving = policy.trainable()
         self.names = list(moving)
         self.masters = Masters(moving.values())
-        self.optimizer = adamw(self.masters, optim, [policy.tuning.rate(name) for name in self.names])
+        extra = embedding_factors(policy.model, moving, optim)
+        factors = [policy.tuning.rate(name) * factor for name, factor in zip(self.names, extra, strict=True)]
+        self.optimizer = adamw(self.masters, optim, factors)
         self._sampler = sampler
         self.at = (1, 1)
 

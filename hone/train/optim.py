@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
 
+from hone.core.errors import HoneError
 from hone.train.settings import OptimSettings
 
 
@@ -70,6 +71,22 @@ def adamw(masters: Masters, optim: OptimSettings, factors: Iterable[float] | Non
         for (matrix, factor), kind in sorted(kinds.items(), key=lambda item: (not item[0][0], item[0][1]))
     ]
     return torch.optim.AdamW(groups, lr=optim.learning_rate or 0.0, betas=(optim.beta1, optim.beta2), fused=True)
+
+
+def embedding_factors(model: nn.Module, moving: Mapping[str, nn.Parameter], optim: OptimSettings) -> list[float]:
+    """Factor on the learning rate of each parameter: another one for embeddings and head, where `optim` wants it.
+
+    Raises C043 where neither of them moves, so that the wish would change nothing.
+    """
+    if optim.embedding_learning_rate is None or optim.learning_rate is None:
+        return [1.0] * len(moving)
+    words = [layer for layer in (model.get_input_embeddings(), model.get_output_embeddings()) if layer is not None]  # type: ignore[operator]
+    ours = {id(parameter) for layer in words for parameter in layer.parameters()}
+    if not any(id(parameter) in ours for parameter in moving.values()):
+        what = "neither the embeddings nor the head move, so they have no learning rate of their own"
+        raise HoneError("C043", what, where="optim.embedding_learning_rate", fix="leave it out, or train with tuning.method=full")
+    factor = optim.embedding_learning_rate / optim.learning_rate
+    return [factor if id(parameter) in ours else 1.0 for parameter in moving.values()]
 
 
 def rate_at(step: int, total: int, optim: OptimSettings) -> float:

@@ -15,6 +15,9 @@ class OptimSettings:
 
     learning_rate: Annotated[float, Gt(0), Lt(1)] | None = None
     """Peak learning rate. None lets the adviser choose: 2e-4 for adapters, 2e-5 for full tuning."""
+    embedding_learning_rate: Annotated[float, Gt(0), Lt(1)] | None = None
+    """Peak learning rate of the embeddings and the head, where they move; a half to a tenth of the other suits continued
+    pre-training. None makes no difference."""
     batch_size: Annotated[int, Ge(1)] = 16
     """Sequences (or groups) of one optimiser step. Memory does not depend on it: the token budget decides that."""
     epochs: Annotated[float, Gt(0)] | None = None

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hone.core.types import Batch, StepStat
 from hone.core.world import World
-from hone.models.policy import Policy
+from hone.models.policy import Policy, evaluating
 from hone.objectives.base import Objective
 
 
@@ -24,12 +24,11 @@ def step_statistics(policy: Policy, batches: Sequence[Batch], objective: Objecti
         return [{} for _ in batches]
     asked = [i for i, batch in enumerate(batches) if batch.aside] or list(range(len(batches)))
     found: dict[int, dict[str, Tensor]] = {}
-    training, device = policy.model.training, policy.device
-    policy.model.eval()
-    for i in asked[world.rank :: world.size]:
-        if len(batches[i].read_N):
-            found[i] = objective.statistics(policy.signals(batches[i].to(device), objective.needs))
-    policy.model.train(training)
+    device = policy.device
+    with evaluating(policy.model):
+        for i in asked[world.rank :: world.size]:
+            if len(batches[i].read_N):
+                found[i] = objective.statistics(policy.signals(batches[i].to(device), objective.needs))
     joined = {name: _joined([found.get(i, {}).get(name) for i in asked], world, device) for name in objective.stats}
     places = {i: place for place, i in enumerate(asked)}
     return [{name: _view(*stat, places.get(i)) for name, stat in joined.items()} for i in range(len(batches))]

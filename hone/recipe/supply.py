@@ -19,7 +19,8 @@ from hone.models.kept import Say, kept
 from hone.models.load import Loaded
 from hone.models.policy import Policy, evaluating
 from hone.models.teacher import teacher_says
-from hone.recipe.opening import Opened, open_model
+from hone.recipe.build import Opened
+from hone.recipe.opening import open_model
 from hone.recipe.settings import Recipe
 
 

@@ -31,7 +31,7 @@ def objectives() -> Rows:
     """What a run can aim at (objective.name)."""
     from hone.objectives import OBJECTIVES
 
-    return [(name, summary(objective.fn)) for name, objective in sorted(OBJECTIVES.items())]
+    return [(name, aim(objective.fn)) for name, objective in sorted(OBJECTIVES.items())]
 
 
 def methods() -> Rows:
@@ -59,6 +59,12 @@ def templates() -> Rows:
 def errors() -> Rows:
     """The codes of errors; `hone explain CODE` tells more."""
     return [(code, entry.title) for code, entry in sorted(catalogue().items())]
+
+
+def aim(thing: Any) -> str:
+    """The first sentence of an objective's docstring, with its paper."""
+    text = " ".join((thing.__doc__ or "").split("\n\n")[0].split())
+    return text.removesuffix(".")
 
 
 LISTS: dict[str, Callable[[], Rows]] = {each.__name__: each for each in (objectives, methods, formats, templates, errors)}

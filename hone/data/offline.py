@@ -35,8 +35,7 @@ class Offline:
     """Shuffled passes over groups. Nothing is remembered between steps, so a run resumes at any step for free.
 
     `step_groups` groups make one optimiser step; the last step of an epoch may hold fewer. `budget` is the number of
-    tokens of a micro-batch and changes neither the steps nor their gradients. `aside` holds, for each group, one that is only
-    asked for the statistics of the step (see `Objective.aside`).
+    tokens of a micro-batch and changes neither the steps nor their gradients.
     """
 
     def __init__(
@@ -49,14 +48,19 @@ class Offline:
         max_steps: int | None = None,
         seed: int = 0,
         shuffle: bool = True,
-        aside: Sequence[Group] = (),
     ) -> None:
-        assert len(aside) in (0, len(groups))
-        self.groups, self.step_groups, self.budget, self.aside = groups, step_groups, budget, aside
+        self.groups, self.step_groups, self.budget = groups, step_groups, budget
+        self.aside: Sequence[Group] = ()
         self.seed, self.shuffle = seed, shuffle
         self.steps_per_epoch = max(1, math.ceil(len(groups) / step_groups))
         self.total_steps = max_steps or max(1, round(epochs * self.steps_per_epoch))
         self._order = lru_cache(maxsize=2)(self._permutation)
+
+    def asking(self, aside: Sequence[Group]) -> Offline:
+        """The same source, whose steps also bring, for each group, one that is only asked (see `Objective.aside`)."""
+        assert len(aside) in (0, len(self.groups))
+        self.aside = aside
+        return self
 
     def __len__(self) -> int:
         return self.total_steps

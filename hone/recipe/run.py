@@ -207,8 +207,8 @@ def _hooks(run: Run, given: Supplied, engine: Engine, stopper: Stopper, done: Do
     optim, watch, output, budget = recipe.optim, recipe.eval, recipe.output, recipe.hardware.token_budget or 2048
     source = Offline(
         given.groups, step_groups=optim.batch_size, budget=budget, epochs=optim.epochs or 1.0,
-        max_steps=optim.max_steps, seed=recipe.seed, shuffle=recipe.data.shuffle, aside=given.aside,
-    )  # fmt: skip
+        max_steps=optim.max_steps, seed=recipe.seed, shuffle=recipe.data.shuffle,
+    ).asking(given.aside)  # fmt: skip
     health = Health(events.emit, limit=optim.skip_limit)
     if done.health is not None:
         health.restore(done.health)

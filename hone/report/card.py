@@ -17,6 +17,7 @@ from hone.report.facts import Facts
 from hone.report.fates import read_fates
 from hone.report.folder import RunFolder, plain, read_run
 from hone.report.numbers import loss_text, whole
+from hone.report.own import held_out_lines
 from hone.report.page import HERE, VERBS, answers, settings
 from hone.report.scores import Score, read_scores
 from hone.report.verdict import findings, judge
@@ -48,6 +49,7 @@ def render(run: RunFolder, *, verbs: Collection[str] = VERBS) -> str:
         findings=[finding for finding in findings(run, fates) if finding.tone != "good"],
         scores=scores,
         held_out=run.series("eval_loss"),
+        own=held_out_lines(run),
         answers=asked[:4],
         prompt=next((answer.prompt for answer in asked if len(answer.prompt) < 300), "Hello!"),
         fates=fates,

@@ -12,7 +12,24 @@ from typing import NamedTuple
 from hone.report.folder import Record, RunFolder, plain, record, records
 from hone.report.numbers import count, duration, finite, percent, short
 
-OBJECTIVES = {"sft": "supervised fine-tuning", "cpt": "continued pre-training", "dpo": "direct preference optimisation"}
+OBJECTIVES = {
+    "sft": "supervised fine-tuning",
+    "cpt": "continued pre-training",
+    "dpo": "direct preference optimisation",
+    "ipo": "identity preference optimisation",
+    "orpo": "odds-ratio preference optimisation",
+    "cpo": "contrastive preference optimisation",
+    "simpo": "simple preference optimisation",
+    "kto": "Kahneman-Tversky optimisation",
+    "bco": "binary classifier optimisation",
+    "aot": "alignment by optimal transport",
+    "mpo": "mixed preference optimisation",
+    "rm": "reward modelling",
+    "pointwise_rm": "pointwise reward modelling",
+    "prm": "process reward modelling",
+    "distill": "distillation",
+    "uld": "distillation by rank",
+}
 METHODS = {"full": "all weights", "lora": "LoRA"}
 DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt", ".md", ".gz")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")

@@ -14,6 +14,7 @@ from hone.report.facts import Facts
 from hone.report.fates import read_fates
 from hone.report.folder import RunFolder, plain, read_run, record, records
 from hone.report.numbers import duration, finite, loss_text, percent, short, size, smooth, whole
+from hone.report.own import OWN, imitates
 from hone.report.scores import Score, averages, read_scores
 from hone.report.story import date, samples, timeline
 from hone.report.svg import Format, Mark, Series, interval_bars, line_chart
@@ -111,6 +112,8 @@ def tiles(run: RunFolder) -> list[Tile]:
     if held_out:
         note = f"{loss_text(held_out[0][1])} at step {held_out[0][0]:,.0f}" if len(held_out) > 1 else "measured once"
         found.append(Tile(loss_text(held_out[-1][1]), "held-out loss", note))
+    if len(right := run.series("eval_accuracy")) > 1:
+        found.append(Tile(percent(right[-1][1]), "held-out accuracy", f"{percent(right[0][1])} at step {right[0][0]:,.0f}"))
     if losses:
         note = f"{loss_text(losses[0][1])} at step {losses[0][0]:,.0f}"
         found.append(Tile(loss_text(smooth(y for _, y in losses)[-1]), "training loss", note))
@@ -133,8 +136,15 @@ def figures(run: RunFolder) -> list[Figure]:
     if losses or held_out:
         averaged = list(zip((x for x, _ in losses), smooth(y for _, y in losses), strict=True))
         curves = [Series("each step", losses, "faint"), Series("train", averaged, "train"), Series("held out", held_out, "held")]
-        note = f"Mean negative log-likelihood of a learned token. The training curve is a moving average{_gaps(run)}."
+        what = "Mean negative log-likelihood of a learned token." if imitates(run) else f"Mean loss of {Facts(run).objective}."
+        note = f"{what} The training curve is a moving average{_gaps(run)}."
         found.append(_figure("Loss", note, curves, form=loss_text, marks=_marks(run), height=320))
+    for name, own in OWN.items():
+        steps, held = run.series(name), run.series(f"eval_{name}")
+        if steps or held:
+            averaged = list(zip((x for x, _ in steps), smooth(y for _, y in steps), strict=True))
+            curves = [Series("train", averaged, "train"), Series("held out", held, "held")]
+            found.append(_figure(own.title, own.about, curves, width=NARROW, height=190))
     for name, title in (("learning_rate", "Learning rate"), ("grad_norm", "Gradient norm"), ("tokens_per_second", "Tokens per second")):
         if points := run.series(name):
             found.append(_figure(title, "", [Series(title, points)], width=NARROW, height=190))

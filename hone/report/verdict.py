@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 from hone.report.fates import Fates
 from hone.report.folder import RunFolder, plain, record
 from hone.report.numbers import count, finite, loss_text, percent, short
+from hone.report.own import imitates
 from hone.report.scores import Score, averages
 
 Tone = Literal["good", "mixed", "bad", "plain"]
@@ -39,8 +40,10 @@ def judge(run: RunFolder, scores: Sequence[Score]) -> Verdict:
         return _of_shares([s for s in scores if s.is_share and s.gain is not None], *mean)
     if scores:
         return _of_score(scores[0])
+    if len(right := run.series("eval_accuracy")) > 1:
+        return _of_accuracy(right)
     if len(held_out := run.series("eval_loss")) > 1:
-        return _of_held_out(held_out)
+        return _of_held_out(held_out, perplexity=imitates(run))
     if len(losses := run.series("loss")) > 1:
         first, last = losses[0][1], losses[-1][1]
         ground = "Nothing was held out, so this says nothing yet about text that it has not seen."
@@ -82,11 +85,21 @@ def _of_score(score: Score) -> Verdict:
     return Verdict("good" if (score.gain or 0) > 0 else "bad", headline, f"{asked} The confidence intervals are apart.")
 
 
-def _of_held_out(points: Sequence[tuple[float, float]]) -> Verdict:
+def _of_accuracy(points: Sequence[tuple[float, float]]) -> Verdict:
+    first, last = points[0][1], points[-1][1]
+    move = "stayed at" if percent(first) == percent(last) else "rose from" if last > first else "fell from"
+    span = percent(last) if move == "stayed at" else f"{percent(first)} to {percent(last)}"
+    ground = "How often it puts what is better, or wanted, where it belongs, on rows kept out of training."
+    return Verdict("good" if last > first else "mixed" if last == first else "bad", f"Held-out accuracy {move} {span}.", ground)
+
+
+def _of_held_out(points: Sequence[tuple[float, float]], *, perplexity: bool) -> Verdict:
     first, last = points[0][1], points[-1][1]
     fell = last < first
-    ground = f"Perplexity {short(math.exp(min(first, 700)))} before, {short(math.exp(min(last, 700)))} after, on text kept out of training."
     headline = f"Held-out loss {'fell' if fell else 'rose'} from {loss_text(first)} to {loss_text(last)}."
+    if not perplexity:
+        return Verdict("good" if fell else "bad", headline, "On rows kept out of training.")
+    ground = f"Perplexity {short(math.exp(min(first, 700)))} before, {short(math.exp(min(last, 700)))} after, on text kept out of training."
     return Verdict("good" if fell else "bad", headline, ground)
 
 

@@ -20,10 +20,10 @@ from hone.models.policy import Policy, evaluating
 def scores(policy: Policy, groups: Iterable[Group], *, budget: int = 4096) -> Tensor:
     """The score of every sequence at its last token, in order: (S,), or (S, C) for a head with several classes; on the CPU.
 
-    Answers to one prompt may come as one group: the prompt is then computed once. Raises C044 for a model without a score head.
+    Answers to one prompt may come as one group: the prompt is then computed once. Raises C054 for a model without a score head.
     """
     if "score" not in policy.heads:
-        raise HoneError("C044", "this model gives no scores", fix="train a reward model: hone train rm model=... data=...")
+        raise HoneError("C054", "this model gives no scores", fix="train a reward model: hone train rm model=... data=...")
     with evaluating(policy.model):
         found = [policy.signals(batch.to(policy.device), "score").score.float().cpu() for batch in consecutive(groups, budget)]
     return torch.cat(found) if found else torch.zeros(0)

@@ -32,7 +32,7 @@ def teacher_reading(teacher: Policy | None, batch: Batch, how: Mapping[str, Any]
     """The divergence of the student's distribution from the teacher's, as a function of the student's logits.
 
     `how` has `beta` (see `hone.objectives.divergence.jsd`), `temperature` and `top_k` (None is the whole vocabulary; otherwise
-    the teacher's likeliest tokens, and all others as one); or `by_rank`, for a teacher with other tokens. Raises C042 where there
+    the teacher's likeliest tokens, and all others as one); or `by_rank`, for a teacher with other tokens. Raises C052 where there
     is neither a teacher nor what it said.
     """
     said = _cached(batch) if LOGP in batch.facts else _live(teacher, batch, how.get("temperature", 1.0), how.get("top_k"))
@@ -57,7 +57,7 @@ def _cached(batch: Batch) -> Said:
 
 def _live(teacher: Policy | None, batch: Batch, temperature: float, top_k: int | None) -> Said:
     if teacher is None:
-        raise HoneError("C042", "there is no teacher to learn from", where="model.teacher", fix="name one: model.teacher=FOLDER_OR_HUB_ID")
+        raise HoneError("C052", "there is no teacher to learn from", where="model.teacher", fix="name one: model.teacher=FOLDER_OR_HUB_ID")
     with torch.no_grad():
         hidden_ND = teacher.hidden(batch)[batch.read_N]
     head = teacher.head(temperature)

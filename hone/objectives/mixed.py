@@ -18,13 +18,13 @@ MPO = {"dpo": 0.8, "bco_pair": 0.2}
 
 
 def _parts(weights: Mapping[str, float], beta: float | None) -> dict[str, Objective]:
-    """The losses of a mixture. Raises C040 for one that does not compare pairs, or whose statistics are of a whole step."""
+    """The losses of a mixture. Raises C050 for one that does not compare pairs, or whose statistics are of a whole step."""
     found = {name: OBJECTIVES[name] for name in weights}
     for name, part in found.items():
         if part.data != "pair" or part.unit != "group" or part.stats or part.facts:
             fits = ", ".join(n for n, o in OBJECTIVES.items() if o.data == "pair" and not (o.stats or o.facts) and n != "mpo")
             what = f"'{name}' cannot be part of a mixture of preference losses"
-            raise HoneError("C040", what, where="objective.weights", fix=f"choose among {fits}")
+            raise HoneError("C050", what, where="objective.weights", fix=f"choose among {fits}")
     takes = {name: beta is not None and "beta" in part.full for name, part in found.items()}
     return {name: part.bind(beta=beta) if takes[name] else part for name, part in found.items()}
 

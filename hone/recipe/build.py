@@ -35,7 +35,7 @@ class Opened:
     folder: Path | None = None
 
     def score(self, conversations: Iterable[Conversation]) -> list[float]:
-        """What a reward model says of conversations that end with an answer, higher for better. Raises C044 for other models."""
+        """What a reward model says of conversations that end with an answer, higher for better. Raises C054 for other models."""
         return scores(self.policy, [(self.template.sequence(each),) for each in conversations]).tolist()
 
 

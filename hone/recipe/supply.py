@@ -37,7 +37,7 @@ class Supplied:
 def supply(recipe: Recipe, loaded: Loaded, prepared: Prepared, policy: Policy) -> Supplied:
     """Everything that the objective needs, asked now where it is to be kept. The policy must not have moved yet.
 
-    Raises C041 (a reference that cannot be asked live), C042 (no teacher), P007 (a teacher with other tokens).
+    Raises C051 (a reference that cannot be asked live), C052 (no teacher), P007 (a teacher with other tokens).
     """
     objective, held_out = recipe.objective, prepared.held_out[: recipe.eval.max_rows]
     made = [prepared.groups, held_out]
@@ -61,7 +61,7 @@ def _reference_is_kept(recipe: Recipe, policy: Policy) -> bool:
     wish, aside = recipe.hardware.signals, _steps_aside(policy)
     if wish == "live" and not aside:
         what = f"'{recipe.resolved['tuning']['method']}' moves the base itself, so the reference is gone after the first step"
-        raise HoneError("C041", what, where="hardware.signals", fix="leave hardware.signals at auto, or set it to cached")
+        raise HoneError("C051", what, where="hardware.signals", fix="leave hardware.signals at auto, or set it to cached")
     return wish == "cached" or not aside or (wish == "auto" and _several_passes(recipe))
 
 
@@ -91,7 +91,7 @@ def _reference_says(policy: Policy) -> Say:
 def _teach(recipe: Recipe, loaded: Loaded, policy: Policy, how: Mapping[str, Any]) -> list[tuple[Say, dict[str, Any]]]:
     """Give the policy its teacher; or, where it is to be asked once, how to ask it."""
     if recipe.model.teacher is None:
-        raise HoneError("C042", "there is no teacher to learn from", where="model.teacher", fix="name one: model.teacher=FOLDER_OR_HUB_ID")
+        raise HoneError("C052", "there is no teacher to learn from", where="model.teacher", fix="name one: model.teacher=FOLDER_OR_HUB_ID")
     teacher = open_model(recipe.model.teacher, hardware=recipe.hardware)
     teacher.policy.model.requires_grad_(False)
     key = {"teacher": fingerprint_of(teacher.policy.model), "how": dict(how), "dtype": str(policy.model.dtype)}

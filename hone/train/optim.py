@@ -76,7 +76,7 @@ def adamw(masters: Masters, optim: OptimSettings, factors: Iterable[float] | Non
 def embedding_factors(model: nn.Module, moving: Mapping[str, nn.Parameter], optim: OptimSettings) -> list[float]:
     """Factor on the learning rate of each parameter: another one for embeddings and head, where `optim` wants it.
 
-    Raises C043 where neither of them moves, so that the wish would change nothing.
+    Raises C053 where neither of them moves, so that the wish would change nothing.
     """
     if optim.embedding_learning_rate is None or optim.learning_rate is None:
         return [1.0] * len(moving)
@@ -84,7 +84,7 @@ def embedding_factors(model: nn.Module, moving: Mapping[str, nn.Parameter], opti
     ours = {id(parameter) for layer in words for parameter in layer.parameters()}
     if not any(id(parameter) in ours for parameter in moving.values()):
         what = "neither the embeddings nor the head move, so they have no learning rate of their own"
-        raise HoneError("C043", what, where="optim.embedding_learning_rate", fix="leave it out, or train with tuning.method=full")
+        raise HoneError("C053", what, where="optim.embedding_learning_rate", fix="leave it out, or train with tuning.method=full")
     factor = optim.embedding_learning_rate / optim.learning_rate
     return [factor if id(parameter) in ours else 1.0 for parameter in moving.values()]
 

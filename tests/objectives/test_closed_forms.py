@@ -127,7 +127,7 @@ def test_a_mixture_is_the_sum_of_its_parts() -> None:
     assert float(OBJECTIVES["mpo"](s).total) == pytest.approx(float(expected), rel=1e-12)
     with pytest.raises(HoneError, match="aot") as caught:
         OBJECTIVES["mpo"].bind(weights={"aot": 1.0})
-    assert caught.value.code == "C040"
+    assert caught.value.code == "C050"
 
 
 def test_mismatched_rows_keep_the_prompt_and_take_the_other_answer() -> None:

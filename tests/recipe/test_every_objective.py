@@ -152,11 +152,11 @@ def test_distillation_from_a_teacher_with_other_tokens(work: Work, wide_model: P
         (["kto", "data={single}"], "P004"),
         (["rm", "data={label}"], "P004"),
         (["prm", "data={pair}"], "P004"),
-        (["mpo", "data={pair}", "objective.weights={{aot: 1.0}}"], "C040"),
-        (["dpo", "data={pair}", "tuning.method=full", "hardware.signals=live"], "C041"),
-        (["distill", "data={single}"], "C042"),
+        (["mpo", "data={pair}", "objective.weights={{aot: 1.0}}"], "C050"),
+        (["dpo", "data={pair}", "tuning.method=full", "hardware.signals=live"], "C051"),
+        (["distill", "data={single}"], "C052"),
         (["distill", "data={single}", "model.teacher={seedling}"], "P007"),
-        (["cpt", "data={single}", "optim.embedding_learning_rate=1e-5"], "C043"),
+        (["cpt", "data={single}", "optim.embedding_learning_rate=1e-5"], "C053"),
     ],
 )
 def test_what_cannot_work_is_said_with_its_way_out(

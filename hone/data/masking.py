@@ -118,7 +118,7 @@ class Shapes:
             if shape is None or shifts is None or shape.doubled:
                 continue
             if shape.fault:
-                raise shape.fault
+                raise shape.fault.with_traceback(None)
             return _located(shape, shifts, rendered.text, rendered.marks)
         what = f"the chat template '{self.renderer.name}' rewrites what is said here in a way that cannot be followed"
         raise HoneError("T010", what, fix="choose another template: data.template=chatml|alpaca|vicuna|llama3|zephyr|plain")
@@ -166,7 +166,8 @@ def ranges(located: Located, messages: Sequence[Message], learn: Learn) -> list[
 def _answer(located: Located, i: int, weight: float) -> list[Range]:
     turn = located.turns[i]
     if weight and turn.fault:
-        raise turn.fault
+        # One error serves all conversations of a shape; it must not gather their tracebacks.
+        raise turn.fault.with_traceback(None)
     if not located.marks:
         return [(turn.start, turn.end, weight)]
     begin = max((other.end for j, other in located.turns.items() if j < i), default=0)

@@ -48,7 +48,9 @@ class Renderer:
             raise self._broken(error) from error
 
     def _broken(self, error: Exception) -> HoneError:
-        line = f"line {error.lineno}: " if hasattr(error, "lineno") else ""
+        from jinja2 import TemplateSyntaxError
+
+        line = f"line {error.lineno}: " if isinstance(error, TemplateSyntaxError) else ""
         fix = "mend the template, or choose another one: data.template=chatml|alpaca|vicuna|llama3|zephyr|plain"
         return HoneError("T003", f"the chat template '{self.name}' is not valid Jinja: {line}{error}", fix=fix)
 

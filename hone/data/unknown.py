@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections import Counter
 from collections.abc import Container
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from hone.core.errors import HoneError
 from hone.core.types import Example
@@ -14,6 +14,7 @@ from hone.data.encoding import Encoder
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+Fate = Literal["written", "unknown", "dropped"]
 PROBE = "\U00010380"
 """A letter of Ugaritic: a tokenizer that can write it falls back to bytes, and can write everything."""
 
@@ -29,8 +30,8 @@ class Script:
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._backend, self._unknown = tokenizer.backend_tokenizer, tokenizer.unk_token_id
         self._special = Encoder(tokenizer).special
-        self._known: dict[str, bool] = {}
-        self.complete = not self._gaps(PROBE)
+        self._fates: dict[str, Fate] = {}
+        self.complete = self._fate(PROBE) == "written"
         self.characters, self.lost = 0, Counter[str]()
 
     def fault(self, example: Example) -> HoneError | None:
@@ -60,25 +61,36 @@ class Script:
             raise HoneError("D034", what, where=where, fix=_FIX)
 
     def missing(self, text: str) -> Counter[str]:
-        """The characters of a text that are lost, with their numbers. White space that vanishes is no loss."""
-        if self.complete or all(self._writable(char) for char in set(text)):
+        """The characters of a text that are lost, with their numbers."""
+        if self.complete or all(self._fate(char) == "written" for char in set(text)):
             return Counter()
-        return Counter(text[i] for i in self._gaps(text))
+        # A tokenizer of whole words may know a letter inside of a word only, so the whole text is asked.
+        return Counter(text[i] for i in self._unknowns(text)) + Counter(char for char in text if self._fate(char) == "dropped")
 
-    def _writable(self, char: str) -> bool:
-        """Whether a character is written on its own; a tokenizer of whole words may know it in a word only."""
-        if char not in self._known:
-            self._known[char] = 1 not in self._gaps(f"a{char}a")
-        return self._known[char]
+    def _fate(self, char: str) -> Fate:
+        """What becomes of a character on its own. White space and invisible marks that vanish are no loss."""
+        if char not in self._fates:
+            within = f"a{char}a"
+            if 1 in self._unknowns(within):
+                self._fates[char] = "unknown"
+            elif _visible(char) and self._ids(within) == self._ids("aa"):
+                self._fates[char] = "dropped"
+            else:
+                self._fates[char] = "written"
+        return self._fates[char]
 
-    def _gaps(self, text: str) -> list[int]:
-        """Positions of a text that the unknown token stands for, and of visible characters that no token stands for."""
+    def _unknowns(self, text: str) -> set[int]:
+        """Positions of a text that the unknown token stands for. Control tokens in it count as text."""
+        if self._unknown is None:
+            return set()
         plain = self._special.sub(lambda found: "a" * len(found[0]), text)
         encoding = self._backend.encode(plain, add_special_tokens=False)
-        known, unknown = set[int](), set[int]()
-        for id, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
-            (unknown if id == self._unknown else known).update(range(start, end))
-        return [i for i, char in enumerate(text) if i in unknown or (i not in known and _visible(char))]
+        pieces = zip(encoding.ids, encoding.offsets, strict=True)
+        return {i for id, (start, end) in pieces if id == self._unknown for i in range(start, end)}
+
+    def _ids(self, text: str) -> list[int]:
+        ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
+        return ids
 
 
 def texts_of(example: Example) -> list[str]:

@@ -8,13 +8,14 @@ from typing import Any
 
 from hone.core.errors import HoneError
 from hone.data.chat import ChatTemplate
+from hone.models.load import Loaded
 from hone.models.policy import Policy
 from hone.models.settings import HardwareSettings, ModelSettings
 from hone.recipe.build import Opened, load_base, tuned
 from hone.recipe.settings import resolve
 from hone.tuning import Tuning
 from hone.tuning.base import Untouched
-from hone.tuning.folder import CONFIG
+from hone.tuning.folder import CONFIG, check_base
 from hone.tuning.opening import open_adapter
 
 
@@ -39,7 +40,7 @@ def _open_run(folder: Path, hardware: HardwareSettings | None) -> Opened:
         opened = _open_base(ModelSettings(name=str(folder / "model")), machine, template=recipe.data.template)
         opened.policy.load_heads(folder / "model")
     elif (folder / "adapter").is_dir():
-        opened = _adapted(recipe.model, machine, recipe.tuning, folder / "adapter", recipe.data.template)
+        opened = _adapted(load_base(recipe.model, machine), recipe.tuning, folder / "adapter", recipe.data.template)
     else:
         raise HoneError(
             "F007", "this run has not written a model yet", where=str(folder), fix="finish it: run the same `hone train` command again"
@@ -57,7 +58,12 @@ def _open_adapter(folder: Path, hardware: HardwareSettings) -> Opened:
             where=str(folder),
             fix="set base_model_name_or_path in adapter_config.json",
         )
-    return _adapted(ModelSettings(name=base["name"]), hardware, tuning, folder, "auto")
+    model = ModelSettings(name=base["name"])
+    loaded = load_base(model, hardware)
+    check_base(base, loaded.base, where=str(folder))
+    opened = _adapted(loaded, tuning, folder, "auto")
+    opened.resolved = _plain(model)
+    return opened
 
 
 def _open_base(model: ModelSettings, hardware: HardwareSettings, *, template: str = "auto") -> Opened:
@@ -68,11 +74,10 @@ def _open_base(model: ModelSettings, hardware: HardwareSettings, *, template: st
     return Opened(policy, loaded.tokenizer, ChatTemplate.of(loaded.tokenizer, template), _plain(model))
 
 
-def _adapted(model: ModelSettings, hardware: HardwareSettings, tuning: Tuning, folder: Path, template: str) -> Opened:
-    loaded = load_base(model, hardware)
+def _adapted(loaded: Loaded, tuning: Tuning, folder: Path, template: str) -> Opened:
     policy = tuned(loaded, tuning, seed=0)
     policy.load(folder, base=loaded.base)
-    return Opened(policy, loaded.tokenizer, ChatTemplate.of(loaded.tokenizer, template), _plain(model))
+    return Opened(policy, loaded.tokenizer, ChatTemplate.of(loaded.tokenizer, template), {})
 
 
 def _plain(model: ModelSettings) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -124,17 +124,14 @@ class Lora(Tuning):
     def attach(self, model: nn.Module, *, seed: int) -> None:
         model.requires_grad_(False)
         generator = torch.Generator().manual_seed(seed)
-        found = [name for name, _ in self._candidates(model) if self._chosen(name)]
-        if not found:
-            known = {name.rpartition(".")[2] for name, _ in self._candidates(model)}
-            wanted = self.targets if isinstance(self.targets, str) else ", ".join(self.targets)
-            raise HoneError(
-                "M004", f"no layer of this model matches targets '{wanted}'", where="tuning.targets", fix=nearest(wanted, known)
-            )
-        wanted_names = set(found)
+        self._check_names(model)
+        wanted = {name for name in linear_layers(model) if self._chosen(name)}
+        if not wanted:
+            what = "targets, exclude and layers together leave no layer to adapt"
+            raise HoneError("M004", what, where="tuning", fix="exclude less, or name other targets or layers")
         for _ in replace(
             model,
-            lambda name, _: name in wanted_names,
+            lambda name, _: name in wanted,
             lambda _, old: LoraLinear(old, rank=self.rank, scale=self.scale, dropout=self.dropout, generator=generator),
         ):
             pass
@@ -142,22 +139,36 @@ class Lora(Tuning):
     def count(self, shapes: Shapes) -> int:
         return sum(self.rank * sum(shape) for path, shape in shapes.linears.items() if self._chosen(path))
 
-    def _candidates(self, model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-        head = model.get_output_embeddings()  # type: ignore[operator]
-        for name, module in model.named_modules():
-            if isinstance(module, nn.Linear | Conv1D) and module is not head:
-                yield name, module
+    def _check_names(self, model: nn.Module) -> None:
+        """M004 for a target, an exclusion or a block that is nowhere in this model: it would quietly do nothing."""
+        linear, every = list(linear_layers(model)), [name for name, _ in model.named_modules() if name]
+        known = {name.rpartition(".")[2] for name in linear}
+        for pattern in self._patterns:
+            if not any(_matches(pattern, name) for name in linear):
+                what = f"no linear layer of this model matches '{pattern}'"
+                raise HoneError("M004", what, where="tuning.targets", fix=nearest(pattern.rpartition(".")[2], known))
+        for pattern in self.exclude:
+            if not any(_matches(pattern, name) for name in every):
+                what = f"nothing in this model matches '{pattern}', so nothing would be excluded"
+                raise HoneError("M004", what, where="tuning.exclude", fix=nearest(pattern.rpartition(".")[2], known))
+        blocks = {_block(name) for name in linear} - {None}
+        for index in self.layers or ():
+            if index not in blocks:
+                what = f"this model has no block {index}; its {len(blocks)} blocks count from 0"
+                raise HoneError("M004", what, where="tuning.layers", fix=f"the last one is {len(blocks) - 1}")
+
+    @property
+    def _patterns(self) -> tuple[str, ...]:
+        if self.targets == "all-linear":
+            return ()
+        return (self.targets,) if isinstance(self.targets, str) else self.targets
 
     def _chosen(self, name: str) -> bool:
-        block = re.search(r"\.(\d+)\.", name)  # the first number of a path is the block, later ones are experts
-        if self.layers is not None and (block is None or int(block[1]) not in self.layers):
+        if self.layers is not None and _block(name) not in self.layers:
             return False
         if any(_matches(pattern, name) for pattern in self.exclude):
             return False
-        if self.targets == "all-linear":
-            return True
-        patterns = (self.targets,) if isinstance(self.targets, str) else self.targets
-        return any(_matches(pattern, name) for pattern in patterns)
+        return self.targets == "all-linear" or any(_matches(pattern, name) for pattern in self._patterns)
 
     def save(self, model: nn.Module, folder: Path, *, base: Mapping[str, str]) -> None:
         tensors = {name: (layer.a.detach(), layer.b.detach()) for name, layer in lora_layers(model).items()}
@@ -170,22 +181,35 @@ class Lora(Tuning):
             "use_rslora": self.rslora,
             "fan_in_fan_out": transposed,
         }
-        linear = {name for name, _ in self._candidates(model)} | tensors.keys()
-        peft_io.save_adapter(folder, tensors, options, base=base, linear=(name.removesuffix(".base") for name in linear))
+        peft_io.save_adapter(folder, tensors, options, base=base, linear=linear_layers(model))
 
     @torch.no_grad()
     def load(self, model: nn.Module, folder: Path, *, base: Mapping[str, str]) -> None:
         stored = peft_io.load_adapter(folder, base=base)
         layers = lora_layers(model)
-        peft_io.check_fit(stored, {name: shape_of(layer.base) for name, layer in layers.items()}, where=str(folder))
+        for known in (linear_layers(model), {name: layer.base for name, layer in layers.items()}):
+            peft_io.check_fit(stored, {name: shape_of(layer) for name, layer in known.items()}, where=str(folder))
         for name, (a, b) in stored.at(rank=self.rank, scale=self.scale).items():
             layers[name].a.copy_(a)
             layers[name].b.copy_(b)
 
 
+def linear_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """Path to layer of all that could be adapted: every linear layer but the head, as it is without adapters."""
+    head = model.get_output_embeddings()  # type: ignore[operator]
+    plain = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D) and module is not head}
+    return {name.removesuffix(".base"): module for name, module in plain.items()}
+
+
 def lora_layers(model: nn.Module) -> dict[str, LoraLinear]:
     """Path to layer of every adapted layer."""
     return {name: module for name, module in model.named_modules() if isinstance(module, LoraLinear)}
+
+
+def _block(name: str) -> int | None:
+    """The index of the block that a layer is in: the first number of its path, for later ones count experts."""
+    found = re.search(r"\.(\d+)\.", name)
+    return int(found[1]) if found else None
 
 
 def _matches(pattern: str, name: str) -> bool:

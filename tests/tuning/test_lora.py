@@ -173,12 +173,28 @@ def test_the_head_is_never_adapted() -> None:
     assert isinstance(model.lm_head, nn.Linear)
 
 
-@pytest.mark.parametrize("settings", [{"targets": ("qproj",)}, {"targets": "qproj"}, {"targets": ("q_proj",), "layers": (7,)}])
-def test_targets_that_match_nothing_are_refused_with_near_names(settings: dict[str, object]) -> None:
+@pytest.mark.parametrize(
+    ("settings", "said", "fix"),
+    [
+        ({"targets": "qproj"}, "'qproj'", "q_proj"),
+        ({"targets": ("q_proj", "vproj")}, "'vproj'", "v_proj"),
+        ({"targets": ("model.layers.0.self_attn.q_prj",)}, "q_prj", "q_proj"),
+        ({"targets": ("lm_head",)}, "'lm_head'", "known: down_proj"),
+        ({"exclude": ("up_prj",)}, "'up_prj'", "up_proj"),
+        ({"targets": ("q_proj",), "layers": (0, 7)}, "no block 7", "last one is 1"),
+        ({"targets": ("q_proj",), "exclude": (r".*self_attn.*",)}, "no layer to adapt", "exclude less"),
+    ],
+)
+def test_a_name_that_matches_nothing_is_refused_with_the_nearest_one(settings: dict[str, object], said: str, fix: str) -> None:
     with pytest.raises(HoneError) as caught:
         adapted_names(**settings)
     assert caught.value.code == "M004"
-    assert "q_proj" in caught.value.fix
+    assert said in caught.value.what
+    assert fix in caught.value.fix
+
+
+def test_the_head_may_be_excluded_though_it_is_never_adapted() -> None:
+    assert len(adapted_names(exclude=("lm_head",))) == 2 * 7
 
 
 def test_the_same_seed_gives_the_same_start() -> None:

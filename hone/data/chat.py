@@ -37,7 +37,7 @@ class ChatTemplate:
         variables: Mapping[str, Any],
         now: datetime,
     ) -> None:
-        self.name, self.source, self.reason = name, source, reason
+        self.name, self.source, self.with_tools, self.reason = name, source, with_tools, reason
         self._encoder = Encoder(tokenizer)
         self._bos, self._eos, self._pad = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
         self._adds_bos = adds_bos(tokenizer)
@@ -98,6 +98,11 @@ class ChatTemplate:
         found = [self._row(conversation, tools, learn) for conversation, tools in rows]
         encoded = iter(self._encoder.batch([row.text for row in found if isinstance(row, _Row)]))
         return [self._weighted(row, next(encoded)) if isinstance(row, _Row) else row for row in found]
+
+    @property
+    def stored(self) -> str | dict[str, str]:
+        """What `tokenizer.chat_template` must be, so that others write conversations as they were trained."""
+        return self.source if self.with_tools == self.source else {"default": self.source, "tool_use": self.with_tools}
 
     @property
     def end_text(self) -> str:

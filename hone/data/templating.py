@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _FOLDER = Path(__file__).parent / "templates"
+_MARKERS = {"chatml": "<|im_end|>", "llama3": "<|eot_id|>"}
+"""End markers of formats that need control tokens. A tokenizer that lacks them ends turns with its end of sequence, as Zephyr does."""
 _ENDED = """\
 {%- set hone = namespace(messages=[]) %}
 {%- for message in messages %}
@@ -55,9 +57,10 @@ def _choose(tokenizer: PreTrainedTokenizerBase, name: str) -> Choice:
         return _own(tokenizer, collection)
     if name == "auto":
         name, reason = _suitable(tokenizer)
-        return _format(tokenizer, name, reason)
+        return Choice(name, _written_for(tokenizer, name), _written_for(tokenizer, "chatml"), reason)
     if name in names():
-        return _format(tokenizer, name, f"{name} was asked for")
+        source = _written_for(tokenizer, name)
+        return Choice(name, source, source, f"{name} was asked for")
     if name in collection:
         return Choice(name, collection[name], collection[name], "it was asked for")
     if name.endswith((".jinja", ".jinja2", ".j2")):
@@ -81,11 +84,13 @@ def _file(path: Path) -> Choice:
     return Choice(path.stem, source, source, "it was asked for")
 
 
-def _format(tokenizer: PreTrainedTokenizerBase, name: str, reason: str) -> Choice:
-    source = (_FOLDER / f"{name}.jinja").read_text("utf-8")
+def _written_for(tokenizer: PreTrainedTokenizerBase, name: str) -> str:
+    """One of our formats, in the control tokens that the tokenizer has."""
     # What the tokenizer puts in front of plain text belongs in front of a conversation too.
-    source = "{{- bos_token }}" + source if adds_bos(tokenizer) else source
-    return Choice(name, source, source, reason)
+    opening = "{{- bos_token }}" if adds_bos(tokenizer) else ""
+    if _MARKERS.get(name, "") not in {"", *tokenizer.get_added_vocab()}:
+        opening += "{%- set end_of_turn = eos_token %}"
+    return opening + (_FOLDER / f"{name}.jinja").read_text("utf-8")
 
 
 def adds_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
@@ -100,4 +105,5 @@ def _suitable(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
     marks = tokenizer("### Instruction:", add_special_tokens=False)["input_ids"]
     if tokenizer.unk_token_id is not None and tokenizer.unk_token_id in marks:
         return "plain", "the tokenizer has no chat template, and cannot write the marks of the Alpaca format"
-    return "alpaca", "the tokenizer has no chat template and no control tokens for one, so answers end with its end-of-sequence token"
+    why = "the tokenizer has no chat template and no control tokens for one, so answers end with its end-of-sequence token"
+    return "alpaca", f"{why}; conversations with tools are written in ChatML"

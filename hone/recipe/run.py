@@ -262,7 +262,7 @@ def _finish(run: Run, engine: Engine, state: State) -> None:
     name = run.recipe.tuning.about.artifact
     with staged_folder(run.folder / name) as stage:
         run.policy.save(stage, base=run.loaded.base)
-        run.loaded.tokenizer.chat_template = run.template.source
+        run.loaded.tokenizer.chat_template = run.template.stored
         run.loaded.tokenizer.save_pretrained(stage)
     run.events.emit("finished", step=state.step, reason=state.stop or "the end", artifact=name)
     page.write_report(run.folder)

@@ -193,12 +193,39 @@ def test_a_tokenizer_with_several_templates_uses_the_one_for_tools_when_there_ar
     assert ChatTemplate.of(tokenizer, "tool_use").source == with_tools
 
 
-def test_t001_an_end_marker_must_be_one_token(shared: Path) -> None:
-    template = ChatTemplate.of(AutoTokenizer.from_pretrained(shared / "data" / "tokenizers" / "gpt2"), "chatml")
+def test_t001_an_end_marker_must_be_one_token(shared: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.jinja").write_text(EACH + SAY + DONE + PROMPT, encoding="utf-8")
+    template = ChatTemplate.of(AutoTokenizer.from_pretrained(shared / "data" / "tokenizers" / "gpt2"), str(tmp_path / "mine.jinja"))
     with pytest.raises(HoneError, match="never learn to stop") as caught:
         template.sequence(chat("Hi", "Hello"))
     assert caught.value.code == "T001"
     assert any(note.startswith("T001") for note in template.notes)
+
+
+@pytest.mark.parametrize("name", ["chatml", "llama3"])
+def test_a_format_without_its_control_tokens_ends_turns_with_the_end_of_sequence(shared: Path, name: str) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(shared / "data" / "tokenizers" / "gpt2")
+    template = ChatTemplate.of(tokenizer, name)
+    assert learned(tokenizer, template.sequence(chat("Hi", "Hello", "Bye", "See you"))) == ["Hello<|endoftext|>", "See you<|endoftext|>"]
+    assert template.end_text == tokenizer.eos_token
+    tokenizer.chat_template = template.stored
+    assert tokenizer.apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False) == template.text(chat("Hi"))
+
+
+def test_a_base_model_learns_tool_calls_in_chatml_whatever_its_other_format(shared: Path, tmp_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(shared / "data" / "tokenizers" / "gpt2")
+    template = ChatTemplate.of(tokenizer)
+    said = (*chat("Find sea"), Message("assistant", "", tool_calls=(CALL,)), Message("tool", "blue"), Message("assistant", "Blue."))
+    call = '<tool_call>\n{"name": "find", "arguments": {"word": "sea"}}\n</tool_call>'
+    assert learned(tokenizer, template.sequence(said, tools=(TOOL,))) == [f"{call}<|endoftext|>", "Blue.<|endoftext|>"]
+    assert "### Instruction" in template.text(chat("Hi"))
+    assert "tools are written in ChatML" in template.reason
+    tokenizer.chat_template = template.stored
+    tokenizer.save_pretrained(tmp_path)
+    again = ChatTemplate.of(AutoTokenizer.from_pretrained(tmp_path))
+    assert [again.text(chat("Hi"), tools) for tools in ((), (TOOL,))] == [template.text(chat("Hi"), tools) for tools in ((), (TOOL,))]
+    with pytest.raises(HoneError, match="cannot take tools"):
+        ChatTemplate.of(tokenizer, "vicuna").sequence(said, tools=(TOOL,))
 
 
 def test_an_end_marker_only_behind_the_last_answer_is_enough_to_learn_that_one(make: Make, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from hone.core.config import parse
 from hone.core.types import Group, Origin
@@ -382,71 +381,3 @@ def test_settings_are_strict() -> None:
     ):
         with fault(code, where="data."):
             parse(DataSettings, values, section="data")
-
-
-TOOLS = {"template": "chatml"}
-"""The tiny tokenizer knows the control tokens of ChatML, so tool calls have an end."""
-REAL: dict[str, tuple[dict[str, Any], Mapping[str, int]]] = {
-    "financial_phrasebank/train.jsonl": ({}, {"total": 2799, "dropped": 0}),
-    "llamafactory_demos/identity.json": ({}, {"total": 91, "dropped": 0}),
-    "llamafactory_demos/kto_en_demo.json": ({"shape": "label"}, {"total": 300, "dropped": 0}),
-    "llamafactory_demos/glaive_toolcall_zh_demo.json": (TOOLS, {"total": 300, "dropped": 0}),
-    "medicalgpt_zh/toolcall_dpo_zh_demo.jsonl": (TOOLS | {"shape": "pair"}, {"total": 11, "dropped": 0}),
-    "medicalgpt_zh/sample.jsonl": ({}, {"total": 32, "dropped": 0}),
-    "medicalgpt_zh/medical_corpus.txt": ({}, {"total": 4, "dropped": 0}),
-    "rasbt_instruction/instruction-data-with-preference.json": ({"shape": "pair"}, {"total": 1100, "dropped": 6}),
-    "codealpaca/code_alpaca_2k.json.gz": ({}, {"total": 2017, "dropped": 2}),
-    "bitext_customer_intents/dev/Bitext_Sample_Customer_Service_Validation_Dataset.csv": ({}, {"total": 810, "dropped": 0}),
-}
-
-
-@pytest.fixture(scope="module")
-def stories(shared: Path) -> PreTrainedTokenizerBase:
-    return AutoTokenizer.from_pretrained(shared / "weights" / "stories260k")
-
-
-@pytest.mark.parametrize("name", REAL)
-def test_real_files_are_accounted_for(
-    name: str, shared: Path, stories: PreTrainedTokenizerBase, tiny_tokenizer: PreTrainedTokenizerFast
-) -> None:
-    values, expected = REAL[name]
-    tokenizer = tiny_tokenizer if "template" in values else stories
-    more = {key: value for key, value in values.items() if key != "shape"}
-    read = DataSettings(train=str(shared / "data" / name), max_length=100_000, **more)
-    made = prepare(read, tokenizer, ChatTemplate.of(tokenizer, read.template), shape=values.get("shape", "single"))
-    document = made.ledger.to_json()
-    assert {"total": document["total"], "dropped": document["dropped"]["rows"]} == expected
-    assert sum(document[kind]["rows"] for kind in ("trained", "held_out", "truncated", "masked", "dropped")) == document["total"]
-    assert len(made.groups) >= document["trained"]["rows"]
-    assert json.dumps(document)
-
-
-def test_a_tokenizer_of_105_letters_reports_what_it_cannot_write_and_trains_on_no_garbage(shared: Path, tmp_path: Path) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(shared / "weights" / "babyllama-105")
-    headlines = str(shared / "data" / "financial_phrasebank" / "train.jsonl")
-    with fault("D034", where="train.jsonl", what="'\\n', which the chat template 'plain' puts into every row") as caught:
-        prepare(DataSettings(train=headlines), tokenizer, ChatTemplate.of(tokenizer))
-    assert "'à' (10), 'ó' (9)" in caught.error.what
-    (tmp_path / "line.jinja").write_text(
-        "{{ bos_token }}{% for m in messages %}{{ m['content'] }}{% if m['role'] == 'assistant' %}{{ eos_token }}{% else %}: {% endif %}{% endfor %}"
-    )
-    made = prepare(DataSettings(train=headlines), tokenizer, ChatTemplate.of(tokenizer, str(tmp_path / "line.jinja")))
-    assert made.ledger.reasons("dropped") == {"D034 The tokenizer cannot write this text": 41}
-    assert "the tokenizer cannot write 'à' (10), 'ó' (9)" in str([str(notice) for notice in made.notices])
-    assert not any(tokenizer.unk_token_id in one.tokens for group in made.groups for one in group)
-    with fault("D034", where="alpaca_zh_demo.json", what="% of this text", fix="model whose tokenizer"):
-        prepare(
-            DataSettings(train=str(shared / "data" / "llamafactory_demos" / "alpaca_zh_demo.json")), tokenizer, ChatTemplate.of(tokenizer)
-        )
-
-
-def test_real_dirty_data_stops_with_its_place_and_is_counted_when_skipped(shared: Path, stories: PreTrainedTokenizerBase) -> None:
-    path, template = shared / "data" / "instruction_wild" / "user_3.jsonl", ChatTemplate.of(stories)
-    with fault("D010", where="user_3.jsonl", what="the answers are missing"):
-        prepare(DataSettings(train=str(path)), stories, template)
-    columns = {"text": "instruction"}
-    with fault("D001", where="user_3.jsonl:10:75", what="2 more rows cannot be used (2 x D001)"):
-        prepare(DataSettings(train=str(path), columns=columns), stories, template)
-    made = prepare(DataSettings(train=str(path), columns=columns, skip_bad=True), stories, template)
-    assert made.ledger.reasons("dropped") == {"D001 A line is not valid JSON": 3}
-    assert made.ledger.to_json()["total"] == 201

@@ -13,6 +13,9 @@ from hone.report.tables import coloured, settings_table
 SHOWN = 200
 """Tokens of the first example that are shown; its end, since that is where answers are."""
 
+FILES = 5
+"""Files whose format is shown."""
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -41,6 +44,7 @@ def show_run(run: Run, out: Console) -> None:
         ("steps", f"{whole(steps)} of {recipe.optim.batch_size}, {layout} to {recipe.hardware.token_budget} tokens"),
         ("folder", str(run.folder)),
     ]
+    rows[2:2] = [("" if i else "read as", line) for i, line in enumerate(_read_as(prepared.describe()))]
     pairs(out, rows)
     out.print(settings_table(recipe.resolved))
     first = prepared.groups[0][0]
@@ -49,6 +53,12 @@ def show_run(run: Run, out: Console) -> None:
     if skipped:
         paragraph(out, f"... {skipped} tokens before ...", style="dim")
     out.print(coloured(texts[skipped:], first.weights[skipped:], console=out))
+
+
+def _read_as(files: list[str]) -> list[str]:
+    """What was recognised in each file, and what becomes of its columns; of many files only the first."""
+    more = [f"and {len(files) - FILES} more files"] if len(files) > FILES else []
+    return files[:FILES] + more
 
 
 def pieces(tokenizer: PreTrainedTokenizerBase, tokens: list[int]) -> list[str]:

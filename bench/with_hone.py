@@ -1,4 +1,4 @@
-"""hone as a contender: its own loop over the given samples, in the given order."""
+"""hone as a contender: its own loop over the given groups, in the given order."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from bench.workload import SAMPLES_PER_STEP, Outcome, Plan
-from hone.core.types import Sequence
+from bench.workload import Outcome, Plan
+from hone.core.types import Group
 from hone.data.offline import Offline
 from hone.models.kernels.fuse import fuse
 from hone.models.policy import Policy
@@ -36,7 +36,7 @@ class Recorder(BaseHook):
         self.outcome.ends.append(time.perf_counter())
 
 
-def run(model: PreTrainedModel, adapter: dict[str, Tensor], data: list[Sequence], plan: Plan) -> Outcome:
+def run(model: PreTrainedModel, adapter: dict[str, Tensor], data: list[Group], plan: Plan) -> Outcome:
     """Train the plan's steps from the given adapter."""
     fuse(model)
     tuning = Lora(rank=plan.rank, alpha=2.0 * plan.rank)
@@ -46,10 +46,10 @@ def run(model: PreTrainedModel, adapter: dict[str, Tensor], data: list[Sequence]
     with torch.no_grad():
         for name, parameter in moving.items():
             parameter.copy_(adapter[name])
-    optim = OptimSettings(learning_rate=plan.learning_rate, warmup_ratio=0.0)
-    engine = Engine(Policy.of(model, tuning), optim)
-    source = Offline([(s,) for s in data], step_groups=SAMPLES_PER_STEP, budget=plan.budget, max_steps=plan.steps, shuffle=False)
+    policy = Policy.of(model, tuning)
+    engine = Engine(policy, OptimSettings(learning_rate=plan.learning_rate, warmup_ratio=0.0))
+    source = Offline(data, step_groups=plan.groups, budget=plan.budget, max_steps=plan.steps, shuffle=False)
     recorder = Recorder()
-    train(engine, source, OBJECTIVES["sft"], (recorder,))
+    train(engine, source, OBJECTIVES[plan.method], (recorder,))
     recorder.outcome.final = {name: parameter.detach().float().clone() for name, parameter in moving.items()}
     return recorder.outcome

@@ -1,10 +1,11 @@
-"""TRL's SFTTrainer as a contender: the same ids, order, adapter and hyper-parameters."""
+"""TRL's trainers as contenders: the same ids, order, adapter and hyper-parameters."""
 
 from __future__ import annotations
 
 import re
 import tempfile
 import time
+from collections.abc import Sequence as Seq
 from typing import Any
 
 import torch
@@ -12,11 +13,12 @@ from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, models
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, TrainerCallback
-from trl import SFTConfig, SFTTrainer
+from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 
-from bench.workload import SAMPLES_PER_STEP, Outcome, Plan
-from hone.core.types import Sequence
+from bench.workload import ANSWERS, Outcome, Plan
+from hone.core.types import Group
 
 NAME = re.compile(r"base_model\.model\.(?P<path>.+)\.lora_(?P<half>[AB])\.default\.weight")
 
@@ -34,8 +36,8 @@ class Clock(TrainerCallback):
         self.ends.append(time.perf_counter())
 
 
-class Recorded(SFTTrainer):
-    """SFTTrainer that keeps every loss and gradient norm as tensors, so that TRL need not log to be compared."""
+class Recorded:
+    """Keeps every loss and gradient norm of a trainer as tensors, so that TRL need not log to be compared."""
 
     def __init__(self, **options: Any) -> None:
         self.parts: list[Tensor] = []
@@ -43,17 +45,39 @@ class Recorded(SFTTrainer):
         super().__init__(**options)
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
-        loss = super().training_step(*args, **kwargs)
+        loss: Tensor = super().training_step(*args, **kwargs)  # type: ignore[misc]
         self.parts.append(loss)
         return loss
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
-        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)  # type: ignore[misc]
         self.norms.append(norm)
         return norm
 
 
-def run(model: PreTrainedModel, adapter: dict[str, Tensor], data: list[Sequence], plan: Plan) -> Outcome:
+class Sft(Recorded, SFTTrainer):
+    """SFTTrainer on ready token ids."""
+
+
+class Dpo(Recorded, DPOTrainer):
+    """DPOTrainer on ready token ids."""
+
+    def _prepare_dataset(self, dataset: Dataset, *_: Any, **__: Any) -> Dataset:
+        return dataset
+
+
+class Grpo(Recorded, GRPOTrainer):
+    """GRPOTrainer whose answers and advantages are given: only its update is measured."""
+
+    def __init__(self, *, replay: list[dict[str, Tensor]], **options: Any) -> None:
+        self.replay = iter(replay)
+        super().__init__(**options)
+
+    def _prepare_inputs(self, generation_batch: Any) -> dict[str, Tensor]:
+        return next(self.replay)
+
+
+def run(model: PreTrainedModel, adapter: dict[str, Tensor], data: list[Group], plan: Plan) -> Outcome:
     """Train the plan's steps from the given adapter."""
     config = LoraConfig(r=plan.rank, lora_alpha=2 * plan.rank, target_modules="all-linear", lora_dropout=0.0, task_type="CAUSAL_LM")
     tuned = get_peft_model(model, config, autocast_adapter_dtype=plan.wide_adapter)
@@ -64,9 +88,8 @@ def run(model: PreTrainedModel, adapter: dict[str, Tensor], data: list[Sequence]
             parameter.copy_(adapter[name])
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
-        trainer = Recorded(
-            model=tuned, args=_settings(plan, folder), train_dataset=_dataset(data, plan), processing_class=_tokenizer(), callbacks=[clock]
-        )
+        shared = {"model": tuned, "processing_class": _tokenizer(), "callbacks": [clock]}
+        trainer = {"sft": _sft, "dpo": _dpo, "grpo": _grpo}[plan.method](data, plan, _options(plan, folder), shared)
         trainer.train()
     pieces = len(trainer.parts) // plan.steps
     losses = torch.stack(trainer.parts).float().reshape(plan.steps, pieces).sum(1).tolist()
@@ -74,37 +97,81 @@ def run(model: PreTrainedModel, adapter: dict[str, Tensor], data: list[Sequence]
     return Outcome(losses, [float(norm) for norm in trainer.norms], clock.ends, final)
 
 
-def _settings(plan: Plan, folder: str) -> SFTConfig:
-    return SFTConfig(
-        output_dir=folder,
-        max_steps=plan.steps,
-        per_device_train_batch_size=plan.micro,
-        gradient_accumulation_steps=SAMPLES_PER_STEP // plan.micro,
-        gradient_checkpointing=plan.recompute,
-        bf16=plan.autocast,
-        padding_free=plan.padding_free,
-        max_length=None,
-        learning_rate=plan.learning_rate,
-        lr_scheduler_type="linear",
-        train_sampling_strategy="sequential",
-        logging_steps=10**9 if plan.quiet else 10,
-        logging_nan_inf_filter=not plan.quiet,
-        disable_tqdm=plan.quiet,
-        save_strategy="no",
-        report_to="none",
-        dataset_kwargs={"skip_prepare_dataset": True},
-        use_cpu=True,
-    )
+def _options(plan: Plan, folder: str) -> dict[str, Any]:
+    """Settings that all of TRL's trainers share."""
+    rows = plan.groups * (ANSWERS[plan.method] if plan.method == "grpo" else 1)
+    return {
+        "output_dir": folder,
+        "max_steps": plan.steps,
+        "per_device_train_batch_size": plan.micro,
+        "gradient_accumulation_steps": rows // plan.micro,
+        "gradient_checkpointing": plan.recompute,
+        "bf16": plan.autocast,
+        "learning_rate": plan.learning_rate,
+        "lr_scheduler_type": "linear",
+        "logging_steps": 10**9 if plan.quiet else 10,
+        "logging_nan_inf_filter": not plan.quiet,
+        "disable_tqdm": plan.quiet,
+        "save_strategy": "no",
+        "report_to": "none",
+        "use_cpu": True,
+    }
 
 
-def _dataset(data: list[Sequence], plan: Plan) -> Dataset:
+def _sft(data: list[Group], plan: Plan, options: dict[str, Any], shared: dict[str, Any]) -> Sft:
+    own = {"padding_free": plan.padding_free, "max_length": None, "train_sampling_strategy": "sequential"}
+    settings = SFTConfig(**options, **own, dataset_kwargs={"skip_prepare_dataset": True})
+    return Sft(args=settings, train_dataset=_rows([group[0] for group in data], plan), **shared)
+
+
+def _rows(data: Seq[Any], plan: Plan) -> Dataset:
     """Rows in the order of the steps. Inside a step they may be sorted, so that equals are padded together."""
-    steps = [data[i : i + SAMPLES_PER_STEP] for i in range(0, len(data), SAMPLES_PER_STEP)]
+    steps = [list(data[i : i + plan.groups]) for i in range(0, len(data), plan.groups)]
     if plan.grouped:
         steps = [sorted(step, key=lambda s: len(s.tokens)) for step in steps]
     rows = [s for step in steps for s in step]
     labels = [[t if w else -100 for t, w in zip(s.tokens, s.weights, strict=True)] for s in rows]
     return Dataset.from_dict({"input_ids": [s.tokens for s in rows], "labels": labels})
+
+
+def _dpo(data: list[Group], plan: Plan, options: dict[str, Any], shared: dict[str, Any]) -> Dpo:
+    prompt = [sum(not w for w in group[0].weights) for group in data]
+    columns = {
+        "prompt_ids": [group[0].tokens[:n] for group, n in zip(data, prompt, strict=True)],
+        "chosen_ids": [group[0].tokens[n:] for group, n in zip(data, prompt, strict=True)],
+        "rejected_ids": [group[1].tokens[n:] for group, n in zip(data, prompt, strict=True)],
+    }
+    settings = DPOConfig(**options, max_length=None, precompute_ref_log_probs=plan.cached, train_sampling_strategy="sequential")
+    return Dpo(args=settings, train_dataset=Dataset.from_dict(columns), **shared)
+
+
+def _grpo(data: list[Group], plan: Plan, options: dict[str, Any], shared: dict[str, Any]) -> Grpo:
+    """The loss is the token mean over the step (TRL's default, "dapo")."""
+    n = ANSWERS["grpo"]
+    settings = GRPOConfig(**options, num_generations=n, max_completion_length=256, beta=0.0, loss_type="dapo", shuffle_dataset=False)
+    replay = []
+    for start in range(0, len(data), plan.groups):
+        rows = [s for group in data[start : start + plan.groups] for s in group]
+        learned = torch.tensor(sum(s.learned for s in rows))
+        replay += [_replayed(rows[i : i + plan.micro]) | {"num_items_in_batch": learned} for i in range(0, len(rows), plan.micro)]
+    prompts = Dataset.from_dict({"prompt": ["a"] * max(len(data), 1)})
+    return Grpo(replay=replay, args=settings, train_dataset=prompts, reward_funcs=_no_reward, **shared)
+
+
+def _replayed(rows: Seq[Any]) -> dict[str, Tensor]:
+    prompt = [torch.tensor(s.tokens[: s.weights.count(0.0)]) for s in rows]
+    answer = [torch.tensor(s.tokens[s.weights.count(0.0) :]) for s in rows]
+    return {
+        "prompt_ids": pad_sequence(prompt, batch_first=True, padding_side="left"),
+        "prompt_mask": pad_sequence([torch.ones_like(x) for x in prompt], batch_first=True, padding_side="left"),
+        "completion_ids": pad_sequence(answer, batch_first=True),
+        "completion_mask": pad_sequence([torch.ones_like(x) for x in answer], batch_first=True),
+        "advantages": torch.tensor([s.facts["advantage"] for s in rows]),
+    }
+
+
+def _no_reward(completions: list[Any], **_: Any) -> list[float]:
+    return [0.0] * len(completions)
 
 
 def _tokenizer() -> PreTrainedTokenizerFast:

@@ -23,9 +23,11 @@ from hone.core.types import Group, Origin, Sequence
 from hone.data.batching import micro_batches
 from hone.data.offline import Offline
 from hone.demo.town import Document, Town
+from hone.models.dtype import choose_dtype
 from hone.models.kernels.fuse import fuse
 from hone.models.policy import Policy
 from hone.objectives import OBJECTIVES
+from hone.plan.shapes import facts_of
 from hone.train import checkpoint
 from hone.train.engine import Engine
 from hone.train.health import Health
@@ -79,8 +81,7 @@ def plant(tokenizer: PreTrainedTokenizerFast, seed: int) -> Any:
     """Random weights in Qwen3's architecture, which the whole ecosystem loads."""
     torch.manual_seed(seed)
     ids = {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
-    model: Any = Qwen3ForCausalLM(Qwen3Config(**SHAPE, **ids))
-    return model.to(torch.bfloat16)
+    return Qwen3ForCausalLM(Qwen3Config(**SHAPE, **ids))
 
 
 def sequences(documents: Seq[Document], tokenizer: PreTrainedTokenizerFast) -> list[Group]:
@@ -120,33 +121,34 @@ class Say(BaseHook):
             print(f"step {state.step}/{state.total} {time.monotonic() - self.begin:.0f}s {shown}", flush=True)
 
 
-def pretrain(
-    folder: Path, *, volumes: int, step_tokens: int, budget: int, learning_rate: float, compiled: bool, start: Path | None
-) -> None:
-    """Grow a seedling in `folder` from one pass over `volumes` volumes of documents; resumes from the folder's checkpoints."""
+def pretrain(folder: Path, options: argparse.Namespace) -> None:
+    """Grow a seedling in `folder` from one pass over some volumes of documents; resumes from the folder's checkpoints."""
     folder.mkdir(parents=True, exist_ok=True)
-    town = Town()
-    unseen = town.documents(held_out=True)
+    town, start = Town(), options.start
+    shares = {room: float(share) for room, _, share in (word.partition("=") for word in options.share)}
+    unseen, documents = town.documents(held_out=True), town.documents(volumes=options.volumes, shares=shares)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(start) if start else grow_tokenizer([d.text for d in town.documents()])
-    documents = town.documents(volumes=volumes)
-    model = Qwen3ForCausalLM.from_pretrained(start, dtype=torch.bfloat16) if start else plant(tokenizer, seed=1)
+    dtype, _ = choose_dtype("auto", torch.device("cpu"), facts_of(Qwen3Config(**SHAPE).to_dict(), where="the seedling"))
+    model = Qwen3ForCausalLM.from_pretrained(start, dtype=dtype) if start else plant(tokenizer, seed=1).to(dtype)
     groups, held_out = sequences(documents, tokenizer), sequences(unseen, tokenizer)
     per_pass = sum(len(group[0].tokens) for group in groups)
-    rows = max(1, round(step_tokens * len(groups) / per_pass))
-    source = Offline(groups, step_groups=rows, budget=budget, epochs=1, seed=1)
+    rows = max(1, round(options.step_tokens * len(groups) / per_pass))
+    source = Offline(groups, step_groups=rows, budget=options.budget, epochs=1, seed=1)
     size = sum(p.numel() for p in model.parameters())
-    print(f"{size:,} parameters, {len(groups):,} documents, {per_pass:,} tokens a pass, {len(source)} steps", flush=True)
-    if not compiled:
+    print(f"{size:,} parameters in {dtype}, {len(groups):,} documents, {per_pass:,} tokens a pass, {len(source)} steps", flush=True)
+    if not options.compile:
         fuse(model)
     Full().attach(model, seed=1)
     policy = Policy.of(model, Full())
-    if compiled:
+    if options.compile:
         for layer in model.model.layers:
             layer.compile(dynamic=True)
-    engine = Engine(policy, OptimSettings(learning_rate=learning_rate, weight_decay=0.1, beta2=0.95, warmup_ratio=0.03, schedule="linear"))
+    engine = Engine(
+        policy, OptimSettings(learning_rate=options.learning_rate, weight_decay=0.1, beta2=0.95, warmup_ratio=0.03, schedule="linear")
+    )
     events = Events(folder)
     n_bytes = sum(len(document.text.encode()) for document in unseen)
-    evaluate = Evaluate(lambda: held_out_measure(policy, held_out, n_bytes, budget), events, every=200, patience=None)
+    evaluate = Evaluate(lambda: held_out_measure(policy, held_out, n_bytes, options.budget), events, every=200, patience=None)
     health = Health(events.emit)
     with stopping() as stopper:
         metrics = Metrics(events, every=10, steps_per_epoch=source.steps_per_epoch)
@@ -162,19 +164,26 @@ def pretrain(
             tokens=seen,
             seed=1,
         )
-    model.save_pretrained(folder / "seedling")
+    model.to(torch.bfloat16).save_pretrained(folder / "seedling")
     tokenizer.save_pretrained(folder / "seedling")
     earlier = json.loads((start / "growth.json").read_text("utf-8")) if start else []
-    options = f"--volumes {volumes} --step-tokens {step_tokens} --learning-rate {learning_rate:g}{' --start EARLIER' if start else ''}"
     stage: dict[str, Any] = {
-        "volumes": volumes,
+        "volumes": options.volumes,
+        "shares": shares,
         "tokens": per_pass,
         "steps": len(source),
-        "step_tokens": step_tokens,
-        "learning_rate": learning_rate,
+        "step_tokens": options.step_tokens,
+        "learning_rate": options.learning_rate,
+        "command": _command(options),
+        "curve": _curve(folder),
     }
-    stage |= {"learning_rate": learning_rate, "command": f"python -m hone.demo.pretrain FOLDER {options}", "curve": _curve(folder)}
     (folder / "seedling" / "growth.json").write_text(json.dumps([*earlier, stage], indent=1))
+
+
+def _command(options: argparse.Namespace) -> str:
+    words = [f"--volumes {options.volumes}", f"--step-tokens {options.step_tokens}", f"--learning-rate {options.learning_rate:g}"]
+    words += [f"--share {share}" for share in options.share] + ["--start EARLIER"] * bool(options.start)
+    return " ".join(["python -m hone.demo.pretrain FOLDER", *words])
 
 
 def _curve(folder: Path) -> list[list[float]]:
@@ -203,21 +212,16 @@ def main() -> None:
     parser.add_argument("--step-tokens", type=int, default=8192)
     parser.add_argument("--budget", type=int, default=2048)
     parser.add_argument("--learning-rate", type=float, default=3e-3)
+    parser.add_argument(
+        "--share", action="append", default=[], metavar="ROOM=SHARE", help="how much of a kind of paper, for instance news=0.3"
+    )
     parser.add_argument("--start", type=Path, help="go on from this folder's weights and tokenizer instead of random ones")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--threads", type=int, default=0)
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
-    pretrain(
-        options.folder,
-        volumes=options.volumes,
-        step_tokens=options.step_tokens,
-        budget=options.budget,
-        learning_rate=options.learning_rate,
-        compiled=options.compile,
-        start=options.start,
-    )
+    pretrain(options.folder, options)
 
 
 if __name__ == "__main__":

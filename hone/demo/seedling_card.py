@@ -30,8 +30,8 @@ fine-tuning can be shown, tested and measured in two minutes on two CPU cores.
 |---|---|
 | shape | {layers} layers, hidden size {hidden}, {heads} heads ({kv} for keys), tied embeddings, context {context} |
 | tokenizer | byte-level BPE of {vocabulary:,}, digits one by one, ChatML's special tokens |
-| data | `hone.demo.town.Town().documents()`, every volume read once: {tokens:,} tokens |
-| optimiser | AdamW, linear to zero, weight decay 0.1; bf16 arithmetic, fp32 masters, two CPU cores |
+| data | `hone.demo.town.Town().documents()`, {tokens:,} tokens in {count} stages |
+| optimiser | AdamW, linear to zero, weight decay 0.1; fp32 masters, one or two CPU cores |
 | held-out documents | loss {loss:.3f} nats per token, **{bits:.3f} bits per byte** |
 
 ## How it grew
@@ -67,6 +67,7 @@ def write_seedling_card(folder: Path) -> str:
         kv=config["num_key_value_heads"],
         context=config["max_position_embeddings"],
         vocabulary=config["vocab_size"],
+        count=len(stages),
         tokens=sum(stage["tokens"] for stage in stages),
         loss=loss,
         bits=bits,
@@ -81,7 +82,9 @@ def write_seedling_card(folder: Path) -> str:
 
 def _stage(number: int, stage: dict[str, Any]) -> str:
     """One stage: what it read, and its curve."""
-    head = f"Stage {number}: {stage['tokens']:,} tokens ({stage['volumes']} volumes) in {stage['steps']:,} steps"
+    shares = ", ".join(f"{room} {share:.0%}" for room, share in stage.get("shares", {}).items())
+    volumes = f"{stage['volumes']} volumes{', of each: ' + shares if shares else ''}"
+    head = f"Stage {number}: {stage['tokens']:,} tokens ({volumes}) in {stage['steps']:,} steps"
     rows = "\n".join(f"| {step:,} | {loss:.3f} | {bits:.3f} |" for step, loss, bits in stage["curve"])
     return f"{head}, peak learning rate {stage['learning_rate']:g}.\n\n| step | held-out loss | bits per byte |\n|---:|---:|---:|\n{rows}"
 

@@ -14,7 +14,7 @@ import pytest
 from hone.demo.town import Document, Town, papers, phrasings
 from hone.demo.town.questions import SIZES, Question
 
-CORPUS = "1706d6259738a715e42b30245baa5f78a02bb8e78ea7e73737fb63b35867a9d0"
+CORPUS = "fb7476fcdd962b5a7af44fa1f48b42414407d18c66f8cdf992e88b9fa5adba06"
 """Hash of the first volume. The shipped seedling read these bytes: a change here means growing it anew."""
 
 
@@ -126,7 +126,7 @@ def test_quotes_in_the_documents_repeat_a_clause_word_by_word(documents: list[Do
 
 def test_flag_messages_come_back_whole_or_from_one_of_their_words_on(documents: list[Document]) -> None:
     messages = [re.findall(r": (.+)\.$", d.text, re.MULTILINE) for d in documents if d.kind == "flags"]
-    assert len(messages) > 1000
+    assert len(messages) > 500
     assert all(said.endswith(again) and len(again.split()) > 2 for said, *echoes in messages for again in echoes)
 
 
@@ -135,6 +135,12 @@ def test_every_clause_is_headed_by_its_topic(town: Town) -> None:
     assert {topic for paper in drawn for topic in paper.topics} == set(papers.CLAUSES)
     assert all(clause.startswith(f"On the {topic}: ") for p in drawn for topic, clause in zip(p.topics, p.clauses, strict=True))
     assert all(len(set(paper.topics)) == len(paper.topics) for paper in drawn)
+
+
+def test_the_word_before_a_blank_belongs_to_one_topic() -> None:
+    before = [word for said in papers.CLAUSES.values() for word in re.findall(r"(\w+),? \{", said)]
+    spoken = Counter(word for said in papers.CLAUSES.values() for word in set(re.findall(r"\w+", re.sub(r"\{.*?\}", "", said))))
+    assert {word: spoken[word] for word in before} == dict.fromkeys(before, 1)
 
 
 @pytest.mark.parametrize("task", SIZES["train"])
@@ -199,8 +205,8 @@ def _check_sum(user: str, answer: str) -> None:
 
 
 POLICY = re.compile(
-    r"Policy of .+: (With a receipt you have (\d+) days for (an? \w+)\.) "
-    r"(Without a receipt you have (\d+) days for (an? \w+)\.) (Delivery costs \d+ coins\.)"
+    r"Policy of .+: ((With a receipt you have (\d+) days) and (get an? \w+)\.) "
+    r"((Without a receipt there are only (\d+) days) and (we offer an? \w+)\.) (Delivery costs \d+ coins\.)"
 )
 
 
@@ -208,13 +214,13 @@ def _check_support(policy: str, turns: tuple[tuple[str, str], ...]) -> None:
     found = POLICY.fullmatch(policy)
     assert found is not None
     for user, answer in turns:
-        rule, limit, outcome = found.group(4, 5, 6) if "no receipt" in user else found.group(1, 2, 3)
+        rule, start, limit, outcome = found.group(5, 6, 7, 8) if "no receipt" in user else found.group(1, 2, 3, 4)
         days = re.search(r"(\d+) days", user)
-        possible = [rule, found[7]]
+        possible = [rule, found[9]]
         if days is not None:
-            fits = int(days[1]) <= int(limit)
-            end = f"within {limit} days, so you get {outcome}." if fits else f"more than {limit} days, so you get no {outcome.split()[1]}."
-            possible = [f"{days[1]} days is {end}"]
+            so = outcome if outcome.startswith("we") else f"you {outcome}"
+            end = f"within {limit} days, so {so}." if int(days[1]) <= int(limit) else f"more than {limit} days, so we must say no."
+            possible = [f"{start}. {days[1]} days is {end}"]
         assert answer.removeprefix("Thank you for asking. ") in possible
 
 

@@ -38,6 +38,8 @@ from hone.demo.town.world import Ship, Shop, World, build
 __all__ = ["Document", "Question", "Ship", "Shop", "Town", "World"]
 
 SPLITS = ("train", "held_out")
+ROOMS = {"prose": prose.write, "papers": papers.write, "trade": trade.write, "news": news.write}
+"""The kinds of documents, in the order in which a volume draws them."""
 
 
 class Town:
@@ -47,15 +49,17 @@ class Town:
         self.seed = seed
         self.world = build(seed)
 
-    def documents(self, held_out: bool = False, volumes: int = 1) -> list[Document]:
+    def documents(self, held_out: bool = False, volumes: int = 1, shares: Mapping[str, float] | None = None) -> list[Document]:
         """Plain documents, shuffled within each volume. Volume 0 is the same whatever `volumes` is.
 
         A volume has about 2.9 million characters and states every fact of the town about thirty times or more.
+        `shares` says how much of each kind of paper (prose, papers, trade, news) a volume holds; what is not named comes whole.
         With `held_out` the result is a small volume (3 %) from a stream of its own.
         """
         if held_out:
-            return self._volume("held out", 0.03)
-        return [document for number in range(volumes) for document in self._volume(number, 1.0)]
+            return self._volume("held out", dict.fromkeys(ROOMS, 0.03))
+        whole = dict.fromkeys(ROOMS, 1.0) | dict(shares or {})
+        return [document for number in range(volumes) for document in self._volume(number, whole)]
 
     def questions(self, split: str = "train") -> list[Question]:
         """The instruction data before it becomes rows: with entity and frames, which must not leak."""
@@ -96,9 +100,9 @@ class Town:
         plain.write_text("\n\n".join(document.text for document in unseen) + "\n", encoding="utf-8", newline="\n")
         return [*files, plain, *(_save(root / part / f"{split}.jsonl", make(split)) for part, make in parts.items() for split in SPLITS)]
 
-    def _volume(self, name: object, share: float) -> list[Document]:
+    def _volume(self, name: object, shares: Mapping[str, float]) -> list[Document]:
         rng = self.world.rng("volume", name)
-        documents = [document for room in (prose, papers, trade, news) for document in room.write(self.world, rng, share)]
+        documents = [document for room, write in ROOMS.items() for document in write(self.world, rng, shares[room])]
         rng.shuffle(documents)
         return documents
 

@@ -10,32 +10,34 @@ from hone.demo.town import words
 from hone.demo.town.document import FILLINGS, Document, date, document
 from hone.demo.town.world import World
 
-CLAUSES: dict[str, tuple[str, ...]] = {
-    "rent": ("{A} pays {B} {n} coins every {day}.", "It is {n} coins and is due on {day}."),
-    "delivery": ("{n} {goods} arrive every {day}.", "{A} brings the {goods} before {day}."),
-    "keys": ("They stay with {A} until {month}.", "{B} returns them on the last {day} of {month}."),
-    "repairs": ("Up to {n} coins are paid by {A}.", "{B} makes them before {month}."),
-    "notice": ("It is given {n} days before {month}.", "{A} may give it on any {day} in {month}."),
-    "fine": ("Whoever is late pays {n} coins.", "A lost {good} costs {B} {n} coins."),
-    "storage": ("{A} keeps the {goods} for {n} days.", "A place at {berth} costs {n} coins."),
-    "insurance": ("It costs {n} coins and is paid by {B}.", "{A} pays it every {month}."),
-    "horses": ("{B} feeds them until {month}.", "They rest in {street} every {day}."),
-    "wages": ("They are {n} coins, paid on {day}.", "{A} pays {n} workers in {month}."),
-    "garden": ("It belongs to {A} from {month} on.", "{B} cuts the grass every {day}."),
-    "roof": ("It is mended by {B} before {month}.", "{A} pays {n} coins for a new one."),
-    "water": ("It may be taken from the well on {day}.", "{B} brings {n} buckets every {day}."),
-    "noise": ("There is none after {hour} on {day}.", "{A} makes none before {hour}."),
-    "boat": ("It lies at {berth} until {month}.", "{B} may use it for {n} days."),
-    "candles": ("{A} buys them for {n} coins.", "They are put out at {hour} on {day}."),
-    "apprentice": ("He works for {B} for {n} months.", "{A} teaches him every {day}."),
-    "meals": ("They are served at {hour} every {day}.", "{B} pays {n} coins for them."),
-    "dog": ("It sleeps in the yard until {month}.", "{B} walks it at {hour}."),
-    "profit": ("It is shared on the first {day} of {month}.", "{A} takes {n} coins of it."),
-    "tools": ("They are cleaned by {B} every {day}.", "{A} lends {n} of them to {B}."),
-    "fire": ("{B} keeps it burning until {hour}.", "None may be lit in {street} on {day}."),
-    "taxes": ("They are paid by {A} in {month}.", "{B} pays {n} coins."),
-    "cellar": ("It is let to {B} for {n} months.", "{A} stores {n} {goods} there."),
+CLAUSES: dict[str, str] = {
+    "rent": "The tenant pays {n} coins, due {day}.",
+    "delivery": "The cart brings {goods} before {day}.",
+    "keys": "The porter keeps them until {month}.",
+    "repairs": "The owner mends walls worth {n} coins.",
+    "notice": "Either side speaks {n} days ahead.",
+    "fine": "Whoever is late gives {n} coins.",
+    "storage": "The goods rest at {berth}.",
+    "insurance": "A year costs {n} coins.",
+    "horses": "The stable feeds them till {month}.",
+    "wages": "The workers earn {n} coins each {day}.",
+    "garden": "The grass is cut every {day}.",
+    "roof": "New tiles come in {month}.",
+    "water": "The well is open on {day}.",
+    "noise": "Nobody sings after {hour}.",
+    "boat": "It sails from {berth}.",
+    "candles": "The guard lights {n} of them.",
+    "apprentice": "He learns for {n} months.",
+    "meals": "Soup is served by {hour}.",
+    "dog": "It guards {street}.",
+    "profit": "It is shared with {A}.",
+    "tools": "They are lent to {A}.",
+    "fire": "It burns near {street}.",
+    "taxes": "The sum is owed since {month}.",
+    "cellar": "It holds {n} {goods}.",
 }
+"""What a clause says about its topic. The word before each blank belongs to one topic only, so that a short memory can copy."""
+
 QUOTES = (
     "Clause {k}. {clause}",
     "Clause {k}. {clause}",
@@ -84,21 +86,20 @@ def contract(rng: random.Random, people: tuple[str, ...], low: int = 3, high: in
 
 
 def _clause(rng: random.Random, topic: str, surnames: list[str]) -> str:
-    a, b = rng.sample(surnames, 2)
-    good = rng.choice(PLURALS)
-    return f"On the {topic}: " + rng.choice(CLAUSES[topic]).format(
-        A=a, B=b, n=rng.randint(2, 60), goods=good[1], good=good[0], day=rng.choice(words.WEEKDAYS), month=rng.choice(words.MONTHS),
-        berth=rng.choice(words.BERTHS), street=rng.choice(words.STREETS), hour=rng.choice(words.HOURS),
+    said = CLAUSES[topic].format(
+        A=rng.choice(surnames), n=rng.randint(2, 60), goods=rng.choice(PLURALS), day=rng.choice(words.WEEKDAYS),
+        month=rng.choice(words.MONTHS), berth=rng.choice(words.BERTHS), street=rng.choice(words.STREETS), hour=rng.choice(words.HOURS),
     )  # fmt: skip
+    return f"On the {topic}: {said}"
 
 
-PLURALS = tuple((g, g + "s") for g in words.GOODS if g not in ("brush", "scarf", "loaf", "knife", "fish"))
+PLURALS = tuple(g + "s" for g in words.GOODS if g not in ("brush", "scarf", "loaf", "knife", "fish"))
 
 
 def write(world: World, rng: random.Random, share: float = 1.0) -> Iterator[Document]:
     """All papers of one volume; nothing in them is true anywhere else, so only copying helps."""
     makers: tuple[tuple[Callable[[World, random.Random], Document], int], ...] = (
-        (court, 800), (minutes, 200), (flags, 1200), (passengers, 110), (crier, 110), (ledger, 300),
+        (court, 1100), (minutes, 200), (flags, 900), (passengers, 110), (crier, 110), (ledger, 300),
     )  # fmt: skip
     for maker, count in makers:
         for _ in range(max(1, round(count * share))):
@@ -106,9 +107,14 @@ def write(world: World, rng: random.Random, share: float = 1.0) -> Iterator[Docu
 
 
 def court(world: World, rng: random.Random) -> Document:
-    """A contract, and what was quoted from it."""
+    """A contract, and what was quoted from it: some clauses in some words, or all of them in another order."""
     paper = contract(rng, world.townsfolk)
-    quotes = [quote(rng, world, paper) for _ in range(rng.randint(4, 8))]
+    if rng.random() < 0.4:
+        numbered = list(enumerate(paper.clauses, 1))
+        frame = rng.choice(("{k}. {clause}", "Clause {k}. {clause}", "{clause}"))
+        quotes = [frame.format(k=k, clause=clause) for k, clause in rng.sample(numbered, len(numbered))]
+    else:
+        quotes = [quote(rng, world, paper) for _ in range(rng.randint(4, 8))]
     between = "\n" if rng.random() < 0.5 else " "
     title, _, clauses = paper.text().partition("\n")
     return document(title, "contract", clauses, between.join(quotes))
@@ -130,11 +136,15 @@ def minutes(world: World, rng: random.Random) -> Document:
 
 
 def flags(world: World, rng: random.Random) -> Document:
-    """A message of random words sent by flags, and sent again: whole, or from one of its words on."""
-    message = rng.sample(FLAGS, rng.randint(6, 16))
+    """A message of random words sent by flags, and sent again.
+
+    Words that differ come back whole or from one of them on; a message of few words, where each returns, comes back whole.
+    """
+    few = rng.random() < 0.35
+    message = rng.choices(rng.sample(FLAGS, 5), k=rng.randint(8, 14)) if few else rng.sample(FLAGS, rng.randint(6, 16))
     lines = [f"The ship said: {' '.join(message)}."]
     for _ in range(rng.randint(2, 4)):
-        start = 0 if rng.random() < 0.5 else rng.randrange(len(message) - 3)
+        start = 0 if few or rng.random() < 0.5 else rng.randrange(len(message) - 3)
         lines.append(f"{rng.choice(ECHOES)}: {' '.join(message[start:])}.")
     return document(f"Flags over the harbour, {date(rng)}", "flags", *lines)
 

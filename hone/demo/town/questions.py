@@ -99,7 +99,7 @@ def _support_turn(rng: random.Random, rules: trade.Policy, kind: str, split: str
         "days": rules.rule(receipt),
         "outcome": rules.rule(receipt),
         "fee": rules.delivery(),
-        "case": rules.verdict(days, receipt).format(who="you get"),
+        "case": rules.verdict(days, receipt),
     }[kind]
     return frame, (frame.format(r=slip, d=days, x=rng.choice(words.GOODS)), f"{phrasings.COURTESY} {answer}")
 

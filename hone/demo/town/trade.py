@@ -36,7 +36,7 @@ CHANGES = (
 def write(world: World, rng: random.Random, share: float = 1.0) -> Iterator[Document]:
     """All trade documents of one volume."""
     makers: tuple[tuple[Callable[[World, random.Random], Document], int], ...] = (
-        (till_roll, 420), (sums, 400), (limits, 160), (price_list, 40), (policy_cases, 800),
+        (till_roll, 420), (sums, 520), (limits, 160), (price_list, 40), (policy_cases, 700),
     )  # fmt: skip
     for maker, count in makers:
         for _ in range(max(1, round(count * share))):
@@ -132,8 +132,15 @@ class Policy:
 
     def rule(self, receipt: bool) -> str:
         """The sentence about goods with or without a receipt."""
-        days, outcome = self.terms(receipt)
-        return f"{'With' if receipt else 'Without'} a receipt you have {days} days for {article(outcome)}."
+        if receipt:
+            return f"{self.limit(True)} and get {article(self.with_outcome)}."
+        return f"{self.limit(False)} and we offer {article(self.without_outcome)}."
+
+    def limit(self, receipt: bool) -> str:
+        """How that sentence begins."""
+        if receipt:
+            return f"With a receipt you have {self.with_days} days"
+        return f"Without a receipt there are only {self.without_days} days"
 
     def delivery(self) -> str:
         """The sentence about delivery."""
@@ -144,11 +151,13 @@ class Policy:
         return (self.with_days, self.with_outcome) if receipt else (self.without_days, self.without_outcome)
 
     def verdict(self, days: int, receipt: bool) -> str:
-        """What happens to goods that come back after `days`, seen from the shop."""
+        """What the shop says to a customer who comes back after `days`."""
         limit, outcome = self.terms(receipt)
-        if days <= limit:
-            return f"{days} days is within {limit} days, so {{who}} {article(outcome)}."
-        return f"{days} days is more than {limit} days, so {{who}} no {outcome}."
+        if days > limit:
+            end = f"more than {limit} days, so we must say no."
+        else:
+            end = f"within {limit} days, so {'you get' if receipt else 'we offer'} {article(outcome)}."
+        return f"{self.limit(receipt)}. {days} days is {end}"
 
 
 def article(outcome: str) -> str:
@@ -200,7 +209,7 @@ def policy_cases(world: World, rng: random.Random) -> Document:
 def _case(world: World, rng: random.Random, rules: Policy) -> str:
     receipt = rng.random() < 0.5
     days = some_days(rng, rules.terms(receipt)[0])
-    verdict = rules.verdict(days, receipt).format(who="the customer gets")
+    verdict = rules.verdict(days, receipt)
     frame, had = rng.choice(CASES), "had" if receipt else "did not have"
     return frame.format(name=rng.choice(world.townsfolk), x=rng.choice(words.GOODS), d=days, had=had, verdict=verdict)
 

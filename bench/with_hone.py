@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from bench.workload import Outcome, Plan
-from hone.core.types import Group
+from hone.core.types import Batch, Group
 from hone.data.offline import Offline
 from hone.models.kernels.fuse import fuse
+from hone.models.kept import kept
 from hone.models.policy import Policy
 from hone.objectives import OBJECTIVES
 from hone.train.engine import Engine
@@ -36,7 +41,7 @@ class Recorder(BaseHook):
         self.outcome.ends.append(time.perf_counter())
 
 
-def run(model: PreTrainedModel, adapter: dict[str, Tensor], data: list[Group], plan: Plan) -> Outcome:
+def run(model: PreTrainedModel, adapter: dict[str, Tensor], data: Sequence[Group], plan: Plan) -> Outcome:
     """Train the plan's steps from the given adapter."""
     fuse(model)
     tuning = Lora(rank=plan.rank, alpha=2.0 * plan.rank)
@@ -48,8 +53,15 @@ def run(model: PreTrainedModel, adapter: dict[str, Tensor], data: list[Group], p
             parameter.copy_(adapter[name])
     policy = Policy.of(model, tuning)
     engine = Engine(policy, OptimSettings(learning_rate=plan.learning_rate, warmup_ratio=0.0))
+    if plan.cached:
+        with tempfile.TemporaryDirectory() as folder:
+            data = kept(data, partial(_reference, policy), key={}, budget=plan.budget, folder=Path(folder))
     source = Offline(data, step_groups=plan.groups, budget=plan.budget, max_steps=plan.steps, shuffle=False)
     recorder = Recorder()
-    train(engine, source, OBJECTIVES[plan.method], (recorder,))
+    train(engine, source, OBJECTIVES["dapo" if plan.method == "grpo" else plan.method], (recorder,))
     recorder.outcome.final = {name: parameter.detach().float().clone() for name, parameter in moving.items()}
     return recorder.outcome
+
+
+def _reference(policy: Policy, batch: Batch) -> Mapping[str, Tensor]:
+    return {"ref_logp": policy.signals(batch, "ref_logp").ref_logp}

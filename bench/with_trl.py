@@ -148,7 +148,8 @@ def _dpo(data: list[Group], plan: Plan, options: dict[str, Any], shared: dict[st
 def _grpo(data: list[Group], plan: Plan, options: dict[str, Any], shared: dict[str, Any]) -> Grpo:
     """The loss is the token mean over the step (TRL's default, "dapo")."""
     n = ANSWERS["grpo"]
-    settings = GRPOConfig(**options, num_generations=n, max_completion_length=256, beta=0.0, loss_type="dapo", shuffle_dataset=False)
+    own = {"num_generations": n, "max_completion_length": 256, "beta": 0.0, "loss_type": "dapo", "epsilon": 0.2, "epsilon_high": 0.28}
+    settings = GRPOConfig(**options, **own, shuffle_dataset=False)
     replay = []
     for start in range(0, len(data), plan.groups):
         rows = [s for group in data[start : start + plan.groups] for s in group]
@@ -166,7 +167,8 @@ def _replayed(rows: Seq[Any]) -> dict[str, Tensor]:
         "prompt_mask": pad_sequence([torch.ones_like(x) for x in prompt], batch_first=True, padding_side="left"),
         "completion_ids": pad_sequence(answer, batch_first=True),
         "completion_mask": pad_sequence([torch.ones_like(x) for x in answer], batch_first=True),
-        "advantages": torch.tensor([s.facts["advantage"] for s in rows]),
+        "advantages": torch.tensor([s.facts["advantage"][-1] for s in rows]),
+        "old_per_token_logps": pad_sequence([torch.tensor(s.facts["old_logp"][s.weights.count(0.0) :]) for s in rows], batch_first=True),
     }
 
 

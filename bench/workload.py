@@ -103,7 +103,7 @@ def _judge(rng: random.Random, group: list[Sequence]) -> None:
     rewards = [rng.random() for _ in group]
     mean = sum(rewards) / len(rewards)
     for sequence, reward in zip(group, rewards, strict=True):
-        sequence.facts["advantage"] = reward - mean
+        sequence.facts["advantage"] = [reward - mean] * len(sequence.tokens)
 
 
 def build(sizes: dict[str, int], seed: int = 0) -> PreTrainedModel:
@@ -119,13 +119,24 @@ def initial_adapter(model: PreTrainedModel, rank: int, seed: int = 1) -> dict[st
     return {name: parameter.detach().clone() for name, parameter in trainable(model).items()}
 
 
+@torch.no_grad()
+def _remember(model: PreTrainedModel, data: list[Group]) -> None:
+    """What the writer of the answers thought of its tokens: here the model before training."""
+    for sequence in (s for group in data for s in group):
+        tokens = torch.tensor(sequence.tokens)
+        logp = model(input_ids=tokens[None]).logits[0].log_softmax(-1)
+        sequence.facts["old_logp"] = [0.0, *logp[:-1].gather(1, tokens[1:, None])[:, 0].tolist()]
+
+
 def write(folder: Path, sizes: dict[str, int], method: str, *, count: int, rank: int) -> list[Group]:
     """Put the workload on disk, where each contender's process finds it."""
     logging.disable_progress_bar()
     model = build(sizes)
     model.save_pretrained(folder / "model")
-    save_file(initial_adapter(model, rank), folder / "adapter.safetensors")
     data = groups(method, count, sizes["vocab_size"])
+    if method == "grpo":
+        _remember(model, data)
+    save_file(initial_adapter(model, rank), folder / "adapter.safetensors")
     (folder / "groups.json").write_text(json.dumps([[_plain(s) for s in group] for group in data]))
     return data
 

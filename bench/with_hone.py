@@ -15,8 +15,8 @@ from transformers import PreTrainedModel
 from bench.workload import Outcome, Plan
 from hone.core.types import Batch, Group
 from hone.data.offline import Offline
-from hone.models.kernels.fuse import fuse
 from hone.models.kept import kept
+from hone.models.kernels.fuse import fuse
 from hone.models.policy import Policy
 from hone.objectives import OBJECTIVES
 from hone.train.engine import Engine

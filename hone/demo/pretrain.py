@@ -164,7 +164,7 @@ def pretrain(folder: Path, options: argparse.Namespace) -> None:
             tokens=seen,
             seed=1,
         )
-    model.to(torch.bfloat16).save_pretrained(folder / "seedling")
+    torch.nn.Module.to(model, torch.bfloat16).save_pretrained(folder / "seedling")
     tokenizer.save_pretrained(folder / "seedling")
     earlier = json.loads((start / "growth.json").read_text("utf-8")) if start else []
     stage: dict[str, Any] = {
@@ -182,7 +182,7 @@ def pretrain(folder: Path, options: argparse.Namespace) -> None:
 
 def _command(options: argparse.Namespace) -> str:
     words = [f"--volumes {options.volumes}", f"--step-tokens {options.step_tokens}", f"--learning-rate {options.learning_rate:g}"]
-    words += [f"--share {share}" for share in options.share] + ["--start EARLIER"] * bool(options.start)
+    words += [f"--share {share}" for share in options.share] + ["--start EARLIER/seedling"] * bool(options.start)
     return " ".join(["python -m hone.demo.pretrain FOLDER", *words])
 
 

@@ -70,5 +70,6 @@ def _on_cpu(device: torch.device, facts: ModelFacts) -> tuple[torch.dtype, str]:
         return torch.bfloat16, f"float32 weights need {4 * facts.parameters / 1e9:.1f} GB and {free / 1e9:.1f} GB are free"
     sizes = (facts.hidden, facts.intermediate)
     ratio = cpu_seconds(torch.float32, *sizes) / cpu_seconds(torch.bfloat16, *sizes)
-    reason = f"bfloat16 is {ratio:.1f} times as fast as float32 on this processor at hidden size {facts.hidden}"
+    faster, slower, times = ("bfloat16", "float32", ratio) if ratio >= 1 else ("float32", "bfloat16", 1 / ratio)
+    reason = f"{faster} is {times:.1f} times as fast as {slower} on this processor at hidden size {facts.hidden}"
     return (torch.bfloat16, reason) if ratio >= WORTH else (torch.float32, reason)

@@ -37,6 +37,7 @@ VERBS = {
     "plan": Verb("hone.cli.plan", "command", "Memory, time and advice; trains nothing.", takes_settings=True),
     "data": Verb("hone.cli.data", "app", "Check, show, count, split and mend data."),
     "chat": Verb("hone.cli.chat", "command", "Talk with a run or a model."),
+    "serve": Verb("hone.serve.command", "command", "Answer OpenAI clients with runs and models."),
     "eval": Verb("hone.cli.eval", "command", "Measure a run on data it has not seen."),
     "env": Verb("hone.cli.env", "command", "This machine: versions, devices, memory."),
     "explain": Verb("hone.cli.explain", "command", "What a code, a setting or a word means."),

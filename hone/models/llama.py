@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from hone.models.decode import Fit, KVCache, agrees
 from hone.models.heads import head_of
 from hone.models.kernels.cpu import library
+from hone.tuning.base import prologue_of
 from hone.tuning.lora import LoraLinear
 
 BLOCK = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
@@ -82,7 +83,7 @@ class Llama:
         self._narrow = narrow
         base: Any = model.base_model
         _expect(base, {"embed_tokens", "layers", "norm", "rotary_emb"})
-        if any(module._forward_hooks or module._forward_pre_hooks for module in model.modules()):
+        if prologue_of(model) is not None or any(module._forward_hooks or module._forward_pre_hooks for module in model.modules()):
             raise Unfit
         self._blocks: list[Any] = list(base.layers)
         self._rotary = base.rotary_emb

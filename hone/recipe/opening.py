@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from hone.data.chat import ChatTemplate
 from hone.models.load import Loaded
 from hone.models.policy import Policy
 from hone.models.settings import HardwareSettings, ModelSettings
+from hone.models.share import part, sharing
 from hone.recipe.build import Opened, load_base, tuned
 from hone.recipe.settings import resolve
 from hone.tuning import Tuning
@@ -18,29 +21,46 @@ from hone.tuning.base import Untouched
 from hone.tuning.folder import CONFIG, check_base
 from hone.tuning.opening import open_adapter
 
+Load = Callable[[ModelSettings, HardwareSettings], Loaded]
 
-def open_model(name: str | Path, *, hardware: HardwareSettings | None = None) -> Opened:
+
+class Bases:
+    """Loads base models, each once, for all that is opened on them."""
+
+    def __init__(self) -> None:
+        self._loaded: dict[tuple[ModelSettings, HardwareSettings], Loaded] = {}
+
+    def __call__(self, model: ModelSettings, hardware: HardwareSettings) -> Loaded:
+        """A tree of modules of one's own over the weights that all share."""
+        if (model, hardware) not in self._loaded:
+            self._loaded[model, hardware] = load_base(model, hardware)
+        loaded = self._loaded[model, hardware]
+        return replace(loaded, model=sharing(loaded.model))
+
+
+def open_model(name: str | Path, *, hardware: HardwareSettings | None = None, load: Load = load_base) -> Opened:
     """A run folder, an adapter folder, a model folder or a hub id, ready to be asked.
 
-    Raises F007 for a run that has not finished anything yet, and the M codes of `hone.models.load`.
+    With one `Bases` as `load`, several that have a base in common hold it in memory once. Raises F007 for a run that has not
+    finished anything yet, and the M codes of `hone.models.load`.
     """
     folder = Path(name)
     if (folder / "resolved.json").is_file():
-        return _open_run(folder, hardware)
+        return _open_run(folder, hardware, load)
     if (folder / CONFIG).is_file():
-        return _open_adapter(folder, hardware or HardwareSettings())
-    return _open_base(ModelSettings(name=str(name)), hardware or HardwareSettings())
+        return _open_adapter(folder, hardware or HardwareSettings(), load)
+    return _open_base(ModelSettings(name=str(name)), hardware or HardwareSettings(), load)
 
 
-def _open_run(folder: Path, hardware: HardwareSettings | None) -> Opened:
+def _open_run(folder: Path, hardware: HardwareSettings | None, load: Load) -> Opened:
     resolved = json.loads((folder / "resolved.json").read_text("utf-8"))
     recipe = resolve({key: value for key, value in resolved.items() if key != "reasons"})
     machine = hardware or recipe.hardware
     if (folder / "model").is_dir():
-        opened = _open_base(ModelSettings(name=str(folder / "model")), machine, template=recipe.data.template)
+        opened = _open_base(ModelSettings(name=str(folder / "model")), machine, load, template=recipe.data.template)
         opened.policy.load_heads(folder / "model")
     elif (folder / "adapter").is_dir():
-        opened = _adapted(load_base(recipe.model, machine), recipe.tuning, folder / "adapter", recipe.data.template)
+        opened = _adapted(load(recipe.model, machine), recipe.tuning, folder / "adapter", recipe.data.template)
     else:
         raise HoneError(
             "F007", "this run has not written a model yet", where=str(folder), fix="finish it: run the same `hone train` command again"
@@ -49,7 +69,7 @@ def _open_run(folder: Path, hardware: HardwareSettings | None) -> Opened:
     return opened
 
 
-def _open_adapter(folder: Path, hardware: HardwareSettings) -> Opened:
+def _open_adapter(folder: Path, hardware: HardwareSettings, load: Load) -> Opened:
     tuning, base = open_adapter(folder)
     if not base.get("name"):
         raise HoneError(
@@ -59,15 +79,15 @@ def _open_adapter(folder: Path, hardware: HardwareSettings) -> Opened:
             fix="set base_model_name_or_path in adapter_config.json",
         )
     model = ModelSettings(name=base["name"])
-    loaded = load_base(model, hardware)
+    loaded = load(model, hardware)
     check_base(base, loaded.base, where=str(folder))
     opened = _adapted(loaded, tuning, folder, "auto")
     opened.resolved = _plain(model)
     return opened
 
 
-def _open_base(model: ModelSettings, hardware: HardwareSettings, *, template: str = "auto") -> Opened:
-    loaded = load_base(model, hardware)
+def _open_base(model: ModelSettings, hardware: HardwareSettings, load: Load, *, template: str = "auto") -> Opened:
+    loaded = load(model, hardware)
     tuning = Untouched()
     tuning.attach(loaded.model, seed=0)
     policy = Policy.of(loaded.model, tuning)
@@ -75,7 +95,9 @@ def _open_base(model: ModelSettings, hardware: HardwareSettings, *, template: st
 
 
 def _adapted(loaded: Loaded, tuning: Tuning, folder: Path, template: str) -> Opened:
+    shared = [*loaded.model.parameters()]
     policy = tuned(loaded, tuning, seed=0)
+    part(policy.model, shared)
     policy.load(folder, base=loaded.base)
     return Opened(policy, loaded.tokenizer, ChatTemplate.of(loaded.tokenizer, template), {})
 

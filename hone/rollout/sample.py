@@ -48,7 +48,8 @@ class Sampler:
         """Positions that the model has; None is without limit."""
         self.fit = llama.probe(model, self.stock, decode.probe(model, self.stock))
         self._cache: KVCache | None = None
-        self._narrow: llama.Narrow | None = {} if reuse else None
+        self.narrow: llama.Narrow | None = {} if reuse else None
+        """Copies in bf16 of weights that do not move; samplers on one base may share them."""
 
     @torch.inference_mode()
     def generate(
@@ -71,7 +72,7 @@ class Sampler:
             if ours:
                 self._write(ours)
             if others:
-                self._write_otherwise(others)
+                self.write_otherwise(others)
         finally:
             self.model.train(training)
         return [request.answer() for request in requests]
@@ -87,8 +88,8 @@ class Sampler:
             limit = min(limit, self.context - len(prompt))
         return Request(index, prompt, limit, stops, how, on_token)
 
-    def _write_otherwise(self, requests: list[Request]) -> None:
-        """With the model's own cache, in batches of prompts of one length, which need no padding."""
+    def write_otherwise(self, requests: list[Request]) -> None:
+        """Write with the model's own cache, in batches of prompts of one length, which need no padding."""
         by_length: dict[int, list[Request]] = defaultdict(list)
         for request in requests:
             by_length[len(request.prompt)].append(request)
@@ -116,7 +117,7 @@ class Sampler:
             if not self.fit.quick:
                 yield modules
                 return
-            one = llama.Llama(self.model, self.fit.windows, self._narrow)
+            one = llama.Llama(self.model, self.fit.windows, self.narrow)
 
             def read(cache: KVCache, rows: Sequence[int], tokens: Sequence[Sequence[int]], starts: Sequence[int]) -> Tensor:
                 long = not one.half and max(map(len, tokens)) >= LONG

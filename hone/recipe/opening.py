@@ -29,13 +29,26 @@ class Bases:
 
     def __init__(self) -> None:
         self._loaded: dict[tuple[ModelSettings, HardwareSettings], Loaded] = {}
+        self._versions: dict[str, list[int]] = {}
 
     def __call__(self, model: ModelSettings, hardware: HardwareSettings) -> Loaded:
         """A tree of modules of one's own over the weights that all share."""
         if (model, hardware) not in self._loaded:
-            self._loaded[model, hardware] = load_base(model, hardware)
+            loaded = self._loaded[model, hardware] = load_base(model, hardware)
+            self._versions[loaded.name] = _versions(loaded)
         loaded = self._loaded[model, hardware]
         return replace(loaded, model=sharing(loaded.model))
+
+    def check(self, name: str) -> None:
+        """Raise S043 if what was opened last, under this name, has written into the weights that others read."""
+        if any(self._versions[loaded.name] != _versions(loaded) for loaded in self._loaded.values()):
+            what = "this run's method changes the base's own weights, which the other models here share"
+            raise HoneError("S043", what, where=name, fix="serve it from a server of its own, or export it merged and serve that")
+
+
+def _versions(loaded: Loaded) -> list[int]:
+    """How often each weight has been written to."""
+    return [parameter._version for parameter in loaded.model.parameters()]
 
 
 def open_model(name: str | Path, *, hardware: HardwareSettings | None = None, load: Load = load_base) -> Opened:

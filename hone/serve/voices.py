@@ -96,7 +96,7 @@ class Voice:
 
 
 def open_voices(names: Iterable[str], limits: Limits) -> dict[str, Voice]:
-    """Every run or model by the last part of its name; what they have in common is in memory once. Raises S041 for two of one name."""
+    """Every run or model by the last part of its name; what they have in common is in memory once. Raises S041, S043."""
     bases, narrow = Bases(), Narrow()
     found: dict[str, Voice] = {}
     for name in names:
@@ -105,6 +105,7 @@ def open_voices(names: Iterable[str], limits: Limits) -> dict[str, Voice]:
             fix = "rename one of the folders"
             raise HoneError("S041", f"two models would be called '{short}'", where=name, fix=fix)
         opened = open_model(name, load=bases)
+        bases.check(name)
         sampler = Sampler(opened.policy.model, opened.tokenizer, stock=opened.policy.stock, rows=limits.rows, reuse=True)
         sampler.narrow = narrow
         found[short] = Voice(short, opened, sampler, limits)

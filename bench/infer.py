@@ -1,0 +1,244 @@
+"""Writing text beside transformers' `generate`: the same greedy tokens, timed in fresh processes in interleaved rounds.
+
+Every contender answers the same prompts with the same lengths, in fp32, with the weights of one checkpoint: one request at
+a time ("one"), and 32 at once whose prompts and answers have unlike lengths ("many"). A contender whose tokens are not
+those of the reference is not timed. `python -m bench.infer` takes some minutes; `--quick --busy` only shows that it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from bench import common
+
+SEEDLING = common.ROOT / "hone" / "demo" / "seedling"
+CONTENDERS = ("hone", "generate", "generate static")
+Run = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of one contender."""
+
+    contender: str
+    model: str
+    shape: str
+    threads: int
+    quick: bool
+
+
+def workload(vocabulary: int, shape: str, quick: bool) -> list[tuple[list[int], int]]:
+    """(prompt, tokens to write): 4 requests of 64 and 128 tokens, or 32 of log-normal lengths of means 64 and 96."""
+    rng = random.Random(f"{shape}/{vocabulary}")
+    scale = 0.1 if quick else 1.0
+
+    def length(mean: float) -> int:
+        drawn = rng.lognormvariate(-0.18, 0.6) if shape == "many" else 1.0
+        return max(4, min(384, round(scale * mean * drawn)))
+
+    counts = {"one": 4, "many": 32}
+    return [
+        ([rng.randrange(3, vocabulary) for _ in range(length(64))], length(128 if shape == "one" else 96)) for _ in range(counts[shape])
+    ]
+
+
+def child(file: Path) -> None:
+    """One contender in this process: load, warm up, and answer."""
+    import torch
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    job = Job(**json.loads(file.read_text()))
+    torch.set_num_threads(job.threads)
+    logging.disable_progress_bar()
+    model = AutoModelForCausalLM.from_pretrained(job.model, dtype=torch.float32).eval()
+    requests = workload(model.config.vocab_size, job.shape, job.quick)
+    answer = {"hone": _hone, "generate": _generate, "generate static": _static, "generate_batch": _batch}[job.contender](model)
+    warm = [([5, 6, 7 + i], 4) for i in range(1 if job.shape == "one" else len(requests))]
+    groups = [[request] for request in requests] if job.shape == "one" else [requests]
+    answer(warm)
+    written, seconds = list[list[int]](), list[float]()
+    for group in groups:
+        started = time.perf_counter()
+        written += answer(group)
+        seconds.append(time.perf_counter() - started)
+    tokens = sum(limit for _, limit in requests)
+    report = {"job": asdict(job), "tokens": written, "seconds": seconds, "tokens_per_second": tokens / sum(seconds)}
+    file.with_suffix(".out").write_text(json.dumps(report | {"peak_bytes": common.peak_memory()}))
+
+
+def _hone(model: Any) -> Any:
+    """The server's own way: a batch that requests enter with limits of their own, and weights that do not move."""
+    from collections import deque
+
+    from hone.models.decode import KVCache
+    from hone.models.kernels.fuse import fuse
+    from hone.rollout.answer import Request, Stops
+    from hone.rollout.batch import Batch
+    from hone.rollout.sample import Sampler
+    from hone.rollout.warp import Sampling
+
+    fuse(model)
+    sampler = Sampler(model, None, reuse=True)
+    assert sampler.fit.quick, "the C function does not write here"
+
+    def answer(requests: list[tuple[list[int], int]]) -> list[list[int]]:
+        made = [Request(i, prompt, limit, Stops(frozenset(), (), None), Sampling()) for i, (prompt, limit) in enumerate(requests)]
+        waiting = deque(sorted(made, key=lambda request: -len(request.prompt)))
+        with sampler.reading() as read:
+            batch = Batch(read, KVCache(len(requests), max(len(prompt) + limit for prompt, limit in requests)))
+            while waiting or batch.active:
+                batch.admit(waiting)
+                batch.step()
+        return [request.tokens for request in made]
+
+    return answer
+
+
+def _generate(model: Any, **options: Any) -> Any:
+    """Prompts padded on the left; the batch runs to its longest answer, and each is cut to its own length."""
+    import torch
+
+    def answer(requests: list[tuple[list[int], int]]) -> list[list[int]]:
+        width, longest = max(len(prompt) for prompt, _ in requests), max(limit for _, limit in requests)
+        ids = torch.tensor([[0] * (width - len(prompt)) + prompt for prompt, _ in requests])
+        mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt, _ in requests])
+        how = {"max_new_tokens": longest, "do_sample": False, "eos_token_id": None, "pad_token_id": 0, **options}
+        with torch.inference_mode():
+            out = model.generate(ids, attention_mask=mask, **how)
+        return [row[width : width + limit] for row, (_, limit) in zip(out.tolist(), requests, strict=True)]
+
+    return answer
+
+
+def _static(model: Any) -> Any:
+    return _generate(model, cache_implementation="static")
+
+
+def _batch(model: Any) -> Any:
+    """transformers' continuous batching."""
+    from transformers import GenerationConfig
+
+    def answer(requests: list[tuple[list[int], int]]) -> list[list[int]]:
+        how = GenerationConfig(max_new_tokens=max(limit for _, limit in requests), do_sample=False, eos_token_id=-1, pad_token_id=0)
+        out = model.generate_batch([prompt for prompt, _ in requests], generation_config=how, progress_bar=False)
+        rows = sorted(out.values(), key=lambda each: int(str(each.request_id).rpartition("_")[2]))
+        return [row.generated_tokens[:limit] for row, (_, limit) in zip(rows, requests, strict=True)]
+
+    return answer
+
+
+def models(folder: Path, names: list[str]) -> dict[str, str]:
+    """The benchmark's 30 M model, saved in bf16 as models are, and the seedling."""
+    import torch
+
+    from bench import workload as sizes
+
+    found = {"seedling": str(SEEDLING)}
+    if "30M" in names:
+        sizes.build(sizes.THIRTY_MILLION).to(torch.bfloat16).save_pretrained(folder / "30M")
+        found["30M"] = str(folder / "30M")
+    return {name: found[name] for name in names}
+
+
+def agreement(run: Run, reference: Run) -> float:
+    """Share of answers that are the reference's, token for token."""
+    return sum(a == b for a, b in zip(run["tokens"], reference["tokens"], strict=True)) / len(reference["tokens"])
+
+
+def compete(folder: Path, options: argparse.Namespace) -> Run:
+    """All rounds over all models and shapes."""
+    runs: list[Run] = []
+    places = models(folder, options.models)
+    contenders = [*CONTENDERS, *(["generate_batch"] if options.batch else [])]
+    for turn in range(options.rounds):
+        for name, place in places.items():
+            for shape in ("one", "many"):
+                for contender in contenders if turn == 0 else CONTENDERS:
+                    job = Job(contender, place, shape, options.threads, options.quick or contender == "generate_batch")
+                    file = folder / f"{turn}-{name}-{shape}-{contender.replace(' ', '-')}"
+                    file.write_text(json.dumps(asdict(job)))
+                    whole = common.in_child("bench.infer", file, options.threads)
+                    run = json.loads(file.with_suffix(".out").read_text()) | {"model": name, "process_seconds": whole}
+                    print(f"  {name:9s} {shape:5s} {contender:16s} {run['tokens_per_second']:8.1f} tokens/s", flush=True)
+                    runs.append(run)
+    return {"machine": common.machine(), "threads": options.threads, "summary": summary(runs), "runs": [_short(run) for run in runs]}
+
+
+def summary(runs: list[Run]) -> list[Run]:
+    """Median rates, whether the tokens are `generate`'s, and how many times faster hone is, round by round."""
+    rows = []
+    for model, shape, contender in dict.fromkeys((run["model"], run["job"]["shape"], run["job"]["contender"]) for run in runs):
+
+        def of(wanted: str, model: str = model, shape: str = shape) -> list[Run]:
+            return [r for r in runs if (r["model"], r["job"]["shape"], r["job"]["contender"]) == (model, shape, wanted)]
+
+        own, hone, reference = of(contender), of("hone"), of("generate")
+        row: Run = {"model": model, "shape": shape, "contender": contender, "short_trial": contender == "generate_batch"}
+        row["tokens_per_second"] = common.spread(run["tokens_per_second"] for run in own)
+        row["peak_bytes"] = common.spread(run["peak_bytes"] for run in own)
+        if not row["short_trial"]:
+            row["same_answers"] = min(agreement(run, base) for run, base in zip(own, reference, strict=True))
+            row["hone_is_faster"] = common.spread(a["tokens_per_second"] / b["tokens_per_second"] for a, b in zip(hone, own, strict=True))
+        rows.append(row)
+    return rows
+
+
+def _short(run: Run) -> Run:
+    return {key: value for key, value in run.items() if key != "tokens"}
+
+
+def show(rows: list[Run]) -> str:
+    header = ("contender", "tokens/s", "range", "peak MiB", "same answers", "hone is faster")
+    return common.table(header, [_cells(row) for row in rows])
+
+
+def _cells(row: Run) -> tuple[str, ...]:
+    rate, faster = row["tokens_per_second"], row.get("hone_is_faster")
+    return (
+        f"{row['model']} {row['shape']} {row['contender']}",
+        f"{rate['median']:.0f}",
+        f"{rate['low']:.0f}-{rate['high']:.0f}",
+        f"{row['peak_bytes']['median'] / 2**20:.0f}",
+        "short trial" if row["short_trial"] else f"{row['same_answers']:.0%}",
+        f"{faster['median']:.2f} x ({faster['low']:.2f}-{faster['high']:.2f})" if faster and row["contender"] != "hone" else "",
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.infer", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=3, help="interleaved rounds (default 3)")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--models", nargs="+", choices=("30M", "seedling"), default=["30M", "seedling"])
+    parser.add_argument("--batch", action="store_true", help="a short trial of generate_batch as well; it takes a minute")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the lengths: does it run?")
+    parser.add_argument("--busy", action="store_true", help="measure although other programs are running")
+    parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        return child(options.child)
+    load = common.wait_until_idle(0 if options.busy else 180)
+    if load >= common.IDLE_LOAD and not options.busy:
+        sys.exit(f"the machine is busy (load average {load:.2f}, wanted below {common.IDLE_LOAD}); wait, or pass --busy")
+    started = time.time()
+    with tempfile.TemporaryDirectory() as folder:
+        result = compete(Path(folder), options)
+    result |= {"load_average_before": load, "busy": options.busy, "minutes": (time.time() - started) / 60}
+    print(f"\n{show(result['summary'])}\n")
+    print(f"raw figures: {common.save('infer-quick' if options.quick else 'infer', result)}")
+    if any(row.get("same_answers", 1.0) < 1 for row in result["summary"] if row["contender"] == "hone"):
+        sys.exit("hone's greedy answers are not those of generate: these figures do not count")
+
+
+if __name__ == "__main__":
+    main()

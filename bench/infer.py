@@ -36,18 +36,16 @@ class Job:
 
 
 def workload(vocabulary: int, shape: str, quick: bool) -> list[tuple[list[int], int]]:
-    """(prompt, tokens to write): 4 requests of 64 and 128 tokens, or 32 of log-normal lengths of means 64 and 96."""
+    """(prompt, tokens to write): 4 requests of 48 and 64 tokens, or 32 of log-normal lengths of means 48 and 48."""
     rng = random.Random(f"{shape}/{vocabulary}")
     scale = 0.1 if quick else 1.0
 
     def length(mean: float) -> int:
         drawn = rng.lognormvariate(-0.18, 0.6) if shape == "many" else 1.0
-        return max(4, min(384, round(scale * mean * drawn)))
+        return max(4, min(160, round(scale * mean * drawn)))
 
     counts = {"one": 4, "many": 32}
-    return [
-        ([rng.randrange(3, vocabulary) for _ in range(length(64))], length(128 if shape == "one" else 96)) for _ in range(counts[shape])
-    ]
+    return [([rng.randrange(3, vocabulary) for _ in range(length(48))], length(64 if shape == "one" else 48)) for _ in range(counts[shape])]
 
 
 def child(file: Path) -> None:

@@ -56,7 +56,9 @@ BROUGHT = {
     "pyarrow",
 }
 """What the base dependencies bring along, and what may therefore be imported like them."""
-OPTIONAL = {"tensorboard", "wandb", "trackio", "mlflow", "fastapi", "starlette", "uvicorn"}
+OPTIONAL = {
+    "tensorboard", "wandb", "trackio", "mlflow", "fastapi", "starlette", "uvicorn", "openai", "math_verify", "reasoning_gym", "vllm",
+}  # fmt: skip
 """Packages of extras: imported only inside functions."""
 FORBIDDEN = [
     word.replace("_", "") for word in ("/wo_rk/", "/ro_ot/", "pyp_i.org", "python_hosted", "download._pytorch", "tsin_ghua", "aliyun_cs")

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import inspect
 import math
 import re
 import unicodedata
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from hone.core.errors import HoneError
-from hone.core.registry import Registry, nearest
+from hone.core.functions import function_at
+from hone.core.registry import Registry
 
 Grader = Callable[[str, str, Mapping[str, Any]], float]
 """(answer, expected, the row's other columns) -> score, 1.0 for right and 0.0 for wrong, or anything between."""
@@ -60,18 +57,12 @@ def grader(name: str) -> Grader:
     """
     if ":" not in name:
         return GRADERS[name]
-    place, _, function = name.rpartition(":")
-    module = _from_file(Path(place), name) if place.endswith(".py") else _from_module(place, name)
-    found = vars(module).get(function)
-    if not callable(found):
-        known = [key for key, value in vars(module).items() if inspect.isfunction(value)]
-        fix = nearest(function, known) if known else "define it there: def grade(answer, expected, columns): ..."
-        raise HoneError("C040", f"there is no function '{function}' in {place}", where=name, fix=fix)
+    found = function_at(name)
     try:
         inspect.signature(found).bind("", "", {})
     except TypeError:
         fix = "def grade(answer, expected, columns): return 1.0 if ... else 0.0"
-        raise HoneError("C040", f"'{function}' does not take three arguments", where=name, fix=fix) from None
+        raise HoneError("C040", f"'{name.rpartition(':')[2]}' does not take three arguments", where=name, fix=fix) from None
     return found
 
 
@@ -84,23 +75,3 @@ def graded(name: str, grade: Grader, answer: str, expected: str, columns: Mappin
     if not math.isfinite(score):
         raise HoneError("C041", f"the grader said {score}", where=name, fix="let it return a number, 1.0 for right and 0.0 for wrong")
     return score
-
-
-def _from_file(path: Path, name: str) -> ModuleType:
-    if not path.is_file():
-        raise HoneError("C040", f"there is no file {path}", where=name, fix="check the path")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def _from_module(place: str, name: str) -> ModuleType:
-    try:
-        return importlib.import_module(place)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{place}.".startswith(f"{error.name}."):
-            raise
-        fix = f"check the name, or give a file: path/to/file.py:{name.rpartition(':')[2]}"
-        raise HoneError("C040", f"there is no module '{place}'", where=name, fix=fix) from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hone.objectives import distill, mixed, paired, reward, supervised, unpaired
+from hone.objectives import distill, mixed, paired, policy, reward, supervised, unpaired
 from hone.objectives.base import OBJECTIVES, Objective, objective
 
-__all__ = ["OBJECTIVES", "Objective", "distill", "mixed", "objective", "paired", "reward", "supervised", "unpaired"]
+__all__ = ["OBJECTIVES", "Objective", "distill", "mixed", "objective", "paired", "policy", "reward", "supervised", "unpaired"]

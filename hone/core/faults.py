@@ -7,7 +7,7 @@ Points: `before_write:FILE`, `mid_write:FILE`, `after_write:FILE` around every f
 `before_rename`, `mid_rename` (the old folder has stepped aside),
 `after_rename` around the moment a folder gets its name; `before_replace:FILE`, `after_replace:FILE`
 the same for a single file; `before_prune`, `mid_prune`, `after_prune`; and, placed by those who own the phase,
-`prepare`, `before_step`, `mid_step`, `after_step`, `evaluation`, `generation`, `export`.
+`prepare`, `before_step`, `mid_step`, `after_step`, `evaluation`, `generation`, `stage`, `export`.
 """
 
 from __future__ import annotations

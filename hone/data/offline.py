@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import overload
+from typing import Any, overload
 
 from hone.core.types import Batch, Group
 from hone.data.batching import micro_batches
@@ -52,7 +52,7 @@ class Offline:
         self.groups, self.step_groups, self.budget = groups, step_groups, budget
         self.aside: Sequence[Group] = ()
         self.seed, self.shuffle = seed, shuffle
-        self.steps_per_epoch = max(1, math.ceil(len(groups) / step_groups))
+        self.steps_per_epoch: int = max(1, math.ceil(len(groups) / step_groups))
         self.total_steps = max_steps or max(1, round(epochs * self.steps_per_epoch))
         self._order = lru_cache(maxsize=2)(self._permutation)
 
@@ -75,6 +75,13 @@ class Offline:
         """Which groups make up a step, counted from 1."""
         epoch, index = divmod(step - 1, self.steps_per_epoch)
         return self._order(epoch)[index * self.step_groups : (index + 1) * self.step_groups]
+
+    def state(self) -> dict[str, Any]:
+        """What a resumed run needs beside the step: nothing."""
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take up what `state` told."""
 
     def batches(self, step: int) -> list[Batch]:
         """The micro-batches of one step."""

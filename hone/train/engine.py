@@ -31,7 +31,7 @@ class Tally:
     seconds: float = 0.0
 
     def means(self) -> dict[str, float]:
-        return {name: value / self.total for name, value in self.sums.items()}
+        return {name: value / self.total for name, value in self.sums.items()} if self.total else {"loss": 0.0}
 
 
 class Stopped(Exception):
@@ -53,6 +53,8 @@ class Engine:
         self.optimizer = adamw(self.masters, optim, factors)
         self._sampler = sampler
         self.at = (1, 1)
+        self.taken = 0
+        """Steps of the run that are behind the weights at hand."""
 
     def begin(self, step: int, total: int) -> None:
         """Say which optimiser step comes next, counted from 1, and how many there are: some methods follow a schedule."""

@@ -95,6 +95,7 @@ class Checkpoints(BaseHook):
     ) -> None:
         self.folder, self.every, self.keep, self.keep_best = folder, every, keep, keep_best
         self.context, self.evaluate, self.health, self.events = context, parts.get("evaluate"), parts["health"], events
+        self.source = parts["source"]
         self.saved = 0
 
     def stepped(self, state: State) -> None:
@@ -114,6 +115,7 @@ class Checkpoints(BaseHook):
         best = self.evaluate.best if self.evaluate is not None else None
         best = best if best is not None and math.isfinite(best["loss"]) else None
         kept = {"best": best if self.keep_best else None, "watched": best, "health": self.health.state(), "tokens": state.tokens}
+        kept["source"] = dict(self.source.state())
         checkpoint.write(self.folder, state.step, state.engine.save(), {**self.context, **kept}, tell=self._tell, keep=self.keep)
         self.saved = state.step
         self.events.emit("checkpoint", step=state.step)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -17,10 +17,17 @@ from hone.train.optim import rate_at
 
 
 class Source(Protocol):
-    """Where sequences come from: the micro-batches of each optimiser step."""
+    """Where sequences come from: the micro-batches of each optimiser step.
 
+    `state` is what a resumed run needs beside the step, as JSON; most sources need nothing.
+    """
+
+    @property
+    def steps_per_epoch(self) -> int: ...
     def __len__(self) -> int: ...
     def steps(self, first: int = 1) -> Iterator[list[Batch]]: ...
+    def state(self) -> Mapping[str, Any]: ...
+    def restore(self, state: Mapping[str, Any]) -> None: ...
 
 
 @dataclass(slots=True)
@@ -78,18 +85,18 @@ def train(
     without storing any generator's state.
     """
     state = State(engine, done, len(source), tokens=tokens)
+    engine.taken = done
     engine.policy.model.train()
     for hook in hooks:
         hook.started(state)
     for step, batches in enumerate(source.steps(done + 1), start=done + 1):
-        if state.stop:
-            break
         _reseed(seed, step)
         try:
             _one_step(state, step, batches, objective, hooks)
         except Stopped:
             engine.forget()
             state.stop = "asked to stop"
+        if state.stop:  # before the source is asked again: it may have to write
             break
     for hook in hooks:
         hook.finished(state)
@@ -105,10 +112,11 @@ def _one_step(state: State, step: int, batches: list[Batch], objective: Objectiv
     learned = sum(batch.count("token") for batch in batches)
     state.step, state.batches, state.tokens = step, batches, state.tokens + tally.tokens
     state.metrics = tally.means() | {"grad_norm": norm, "learning_rate": rate, "tokens": state.tokens, "learned_tokens": learned}
-    if all([hook.accepts(state) for hook in hooks]):
+    if all([hook.accepts(state) for hook in hooks]) and tally.total:
         engine.step(rate, norm)
     else:
         engine.forget()
+    engine.taken = step
     state.metrics["seconds"] = time.perf_counter() - started
     state.metrics["tokens_per_second"] = tally.tokens / state.metrics["seconds"]
     for hook in hooks:

@@ -75,10 +75,11 @@ def settings_pages() -> dict[str, Page]:
     from hone.objectives import OBJECTIVES
     from hone.recipe.settings import PLAIN
     from hone.recipe.words import ALIASES
+    from hone.rollout.settings import RolloutSettings
     from hone.tuning import METHODS
 
     pages = {"seed": Page("seed", "From which all chance of the run is drawn.", (("type", "integer"), ("default", "42")))}
-    for name, cls in PLAIN.items():
+    for name, cls in {**PLAIN, "rollout": RolloutSettings}.items():
         pages |= _section(name, cls)
     pages |= _choices("tuning", "method", dict(METHODS.items()))
     pages |= _choices("objective", "name", {name: objective.settings() for name, objective in OBJECTIVES.items()})

@@ -15,8 +15,10 @@ from hone.core.registry import nearest
 Rows = list[tuple[str, str]]
 
 
-def command(what: Annotated[str, typer.Argument(help="objectives, methods, formats, templates or errors.")] = "") -> None:
-    """What can be chosen by name: objectives, methods, formats, templates; and the codes of errors."""
+def command(
+    what: Annotated[str, typer.Argument(help="objectives, presets, methods, rewards, formats ...")] = "",
+) -> None:
+    """What can be chosen by name: objectives, presets, methods, rewards and so on; and the codes of errors."""
     out = console()
     if not what:
         paragraph(out, "hone list WHAT", style="bold")
@@ -32,6 +34,34 @@ def objectives() -> Rows:
     from hone.objectives import OBJECTIVES
 
     return [(name, aim(objective.fn)) for name, objective in sorted(OBJECTIVES.items())]
+
+
+def presets() -> Rows:
+    """Ready-made settings of methods whose answers the model writes itself (`hone train NAME`)."""
+    from hone.recipe.words import PRESETS
+
+    return [(file.stem, file.read_text("utf-8").partition("\n")[0].removeprefix("# ")) for file in sorted(PRESETS.glob("*.yaml"))]
+
+
+def pipelines() -> Rows:
+    """Several runs in a row (`hone pipeline NAME`)."""
+    from hone.recipe.pipeline import PIPELINES
+
+    return [(name, " -> ".join(stage.name for stage in stages)) for name, stages in PIPELINES.items()]
+
+
+def rewards() -> Rows:
+    """Who can judge answers (rollout.rewards); also file.py:function."""
+    from hone.rollout.rewards import REWARDS
+
+    return [(name, summary_of(kind.help)) for name, kind in sorted(REWARDS.items())]
+
+
+def credits() -> Rows:
+    """From rewards to what each answer teaches (rollout.credit)."""
+    from hone.rollout.credit import CREDITS
+
+    return [(name, summary(scheme.fn)) for name, scheme in sorted(CREDITS.items())]
 
 
 def methods() -> Rows:
@@ -67,9 +97,16 @@ def aim(thing: Any) -> str:
     return text.removesuffix(".")
 
 
-LISTS: dict[str, Callable[[], Rows]] = {each.__name__: each for each in (objectives, methods, formats, templates, errors)}
+LISTS: dict[str, Callable[[], Rows]] = {
+    each.__name__: each for each in (objectives, presets, pipelines, methods, rewards, credits, formats, templates, errors)
+}
 
 
 def summary(thing: Any) -> str:
     """The first line of a docstring."""
-    return (thing.__doc__ or "").strip().partition("\n")[0]
+    return summary_of(thing.__doc__ or "")
+
+
+def summary_of(text: str) -> str:
+    """The first line of a text."""
+    return text.strip().partition("\n")[0]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from hone.core.events import Events
 from hone.report.progress import Progress
 from hone.report.trackers import Guarded
+from hone.rollout.on_policy import OnPolicy
 from hone.train.loop import BaseHook, State
 
 
@@ -18,6 +19,16 @@ class ShowProgress(BaseHook):
 
     def stepped(self, state: State) -> None:
         self.progress.update(state.step, state.metrics)
+
+
+class Written(BaseHook):
+    """Adds what is known of the sequences that the policy wrote itself to the numbers of the step."""
+
+    def __init__(self, source: OnPolicy) -> None:
+        self.source = source
+
+    def stepped(self, state: State) -> None:
+        state.metrics |= self.source.metrics
 
 
 class Track(BaseHook):

@@ -7,7 +7,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -22,21 +22,19 @@ from hone.core.files import staged_folder, write_atomically
 from hone.core.types import Message
 from hone.core.world import World
 from hone.data.chat import ChatTemplate
-from hone.data.offline import Offline
-from hone.data.prepare import Prepared, prepare
-from hone.data.shapes import check_shape
+from hone.data.prepare import Prepared
 from hone.models.load import Loaded
 from hone.models.policy import Policy
 from hone.plan.advise import Advice, Facts, fill
 from hone.plan.hardware import hardware
-from hone.recipe.build import held_out_loss, load_base, sizes, tuned
+from hone.recipe.build import load_base, sizes, tuned
+from hone.recipe.feed import Feed, feed, prepared_for
 from hone.recipe.hooks import Samples, ShowProgress, Track
 from hone.recipe.settings import Recipe, resolve
-from hone.recipe.supply import Supplied, supply
 from hone.report import card, page
 from hone.report.progress import Progress
 from hone.report.trackers import open_trackers
-from hone.rollout.sample import Sampler, context_of
+from hone.rollout.sample import Sampler
 from hone.train import checkpoint
 from hone.train.engine import Engine
 from hone.train.health import Health
@@ -87,11 +85,9 @@ def prepare_run(raw: Mapping[str, Any], console: Console) -> Run:
     recipe = resolve(raw)
     if world.main:
         check_output(folder, 0)
-    check_shape(recipe.data, recipe.objective.data, objective=recipe.objective.name)
     loaded = load_base(recipe.model, recipe.hardware)
     template = ChatTemplate.of(loaded.tokenizer, recipe.data.template)
-    asked = {"shape": recipe.objective.data, "facts": recipe.objective.facts, "classes": recipe.objective.full.get("classes", ())}
-    prepared = prepare(recipe.data, loaded.tokenizer, template, context=context_of(loaded.model), **asked)
+    prepared = prepared_for(recipe, loaded, template)
     recipe = advised(raw, recipe, prepared, loaded)
     policy = tuned(loaded, recipe.tuning, seed=recipe.seed).grow(recipe.objective.needs)
     return Run(recipe, folder, loaded, template, prepared, policy, Events(folder if world.main else None), world, console)
@@ -129,13 +125,14 @@ def advised(raw: Mapping[str, Any], recipe: Recipe, prepared: Prepared, loaded: 
 def train_run(run: Run, wishes: Wishes) -> int:
     """Train, or go on training, and write the run folder; returns the exit status (see `hone.train.stopping`)."""
     recipe, world = run.recipe, run.world
-    given = supply(recipe, run.loaded, run.prepared, run.policy)
     engine = Engine(run.policy, recipe.optim, world=world, sampler=Sampler(run.policy.model, run.loaded.tokenizer).generate)
     check_output(run.folder, (recipe.output.keep + 2) * checkpoint.needed_bytes(engine.save()))
     with run_lock(run.folder) if world.main else nullcontext(), stopping() as stopper:
+        fed = feed(run, engine)
         done = _take_up(run, wishes, engine)
-        with _hooks(run, given, engine, stopper, done) as (hooks, source):
-            state = train(engine, source, recipe.objective, hooks, done=done.step, tokens=done.tokens, seed=recipe.seed)
+        fed.source.restore(done.source)
+        with _hooks(run, fed, engine, stopper, done) as hooks:
+            state = train(engine, fed.source, recipe.objective, hooks, done=done.step, tokens=done.tokens, seed=recipe.seed)
         if stopper.requested and state.step < state.total:
             run.events.emit("stopped", step=state.step, reason=state.stop)
             return stopper.exit_status
@@ -152,6 +149,7 @@ class Done:
     tokens: int = 0
     health: Mapping[str, Any] | None = None
     watched: Mapping[str, Any] | None = None
+    source: Mapping[str, Any] = field(default_factory=dict)
 
 
 def _take_up(run: Run, wishes: Wishes, engine: Engine) -> Done:
@@ -171,7 +169,7 @@ def _take_up(run: Run, wishes: Wishes, engine: Engine) -> Done:
         ):
             note(f"changed since the start: {difference}")
         engine.load(tensors)
-        done = Done(found.step, saved["tokens"], saved["health"], saved["watched"])
+        done = Done(found.step, saved["tokens"], saved["health"], saved["watched"], saved["source"])
     if run.world.main:
         _papers(run, wishes, done)
     return done
@@ -201,29 +199,24 @@ def _environment() -> dict[str, Any]:
 
 
 @contextmanager
-def _hooks(run: Run, given: Supplied, engine: Engine, stopper: Stopper, done: Done) -> Iterator[tuple[tuple[Hook, ...], Offline]]:
-    """All that happens beside the loop, in order; and the source that the loop reads."""
+def _hooks(run: Run, fed: Feed, engine: Engine, stopper: Stopper, done: Done) -> Iterator[tuple[Hook, ...]]:
+    """All that happens beside the loop, in order."""
     recipe, events = run.recipe, run.events
-    optim, watch, output, budget = recipe.optim, recipe.eval, recipe.output, recipe.hardware.token_budget or 2048
-    source = Offline(
-        given.groups, step_groups=optim.batch_size, budget=budget, epochs=optim.epochs or 1.0,
-        max_steps=optim.max_steps, seed=recipe.seed, shuffle=recipe.data.shuffle,
-    ).asking(given.aside)  # fmt: skip
-    health = Health(events.emit, limit=optim.skip_limit)
+    watch, output = recipe.eval, recipe.output
+    health = Health(events.emit, limit=recipe.optim.skip_limit)
     if done.health is not None:
         health.restore(done.health)
-    hooks: list[Hook] = [Watch(health)]
+    hooks: list[Hook] = [Watch(health), *fed.hooks]
     evaluate = None
-    if given.held_out:
-        measure = partial(held_out_loss, run.policy, given.held_out, recipe.objective, budget, aside=given.held_out_aside)
-        evaluate = Evaluate(measure, events, every=watch.every or 1, patience=watch.patience)
+    if fed.measure is not None:
+        evaluate = Evaluate(fed.measure, events, every=watch.every or 1, patience=watch.patience)
         evaluate.best = dict(done.watched) if done.watched else evaluate.best
         hooks.append(evaluate)
-    hooks.append(Metrics(events, every=output.log_every, steps_per_epoch=source.steps_per_epoch))
-    with Progress(len(source), console=run.console) if run.world.main else nullcontext() as progress:
+    hooks.append(Metrics(events, every=output.log_every, steps_per_epoch=fed.source.steps_per_epoch))
+    with Progress(len(fed.source), console=run.console) if run.world.main else nullcontext() as progress:
         if progress is not None:
             context = {"settings": _settings(run), "data": run.prepared.fingerprint}
-            parts = {"evaluate": evaluate, "health": health}
+            parts = {"evaluate": evaluate, "health": health, "source": fed.source}
             trackers = open_trackers(output.trackers, events=events)
             for tracker in trackers:
                 tracker.start(run.recipe.resolved)
@@ -243,7 +236,7 @@ def _hooks(run: Run, given: Supplied, engine: Engine, stopper: Stopper, done: Do
                 ),
             ]
         hooks.append(Interrupt(stopper))
-        yield tuple(hooks), source
+        yield tuple(hooks)
 
 
 def _answer(run: Run, engine: Engine, prompt: str) -> str:

@@ -14,6 +14,8 @@ from hone.data.settings import DataSettings
 from hone.models.settings import HardwareSettings, ModelSettings
 from hone.objectives import OBJECTIVES, Objective
 from hone.recipe.words import ALIASES
+from hone.rollout.credit import CREDITS
+from hone.rollout.settings import RolloutSettings
 from hone.train.settings import EvalSettings, OptimSettings, OutputSettings
 from hone.tuning import METHODS, Tuning
 
@@ -25,7 +27,9 @@ PLAIN: dict[str, type] = {
     "output": OutputSettings,
     "hardware": HardwareSettings,
 }
-SECTIONS = (*PLAIN, "tuning", "objective", "seed")
+SECTIONS = (*PLAIN, "tuning", "objective", "rollout", "seed")
+IDLE = ("format", "columns", "learn", "overflow", "shuffle")
+"""Settings of `data` that mean nothing where the model writes the answers itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,8 @@ class Recipe:
     eval: EvalSettings
     output: OutputSettings
     hardware: HardwareSettings
+    rollout: RolloutSettings | None
+    """Given where the model writes what it learns from; its prompts are then `data.train`."""
     seed: int
     resolved: dict[str, Any]
     """The same as plain JSON, with every default filled in."""
@@ -50,6 +56,7 @@ def resolve(raw: Mapping[str, Any]) -> Recipe:
     for section in raw:
         if section not in SECTIONS:
             raise HoneError("C002", f"there is no section '{section}'", where=section, fix=nearest(section, (*SECTIONS, *ALIASES)))
+    raw, rollout = _online(raw)
     plain: dict[str, Any] = {name: parse(cls, raw.get(name, {}), section=name) for name, cls in PLAIN.items()}
     method, tuning = _tagged(raw.get("tuning", {}), "method", "lora")
     name, objective = _tagged(raw.get("objective", {}), "name", "sft")
@@ -57,12 +64,50 @@ def resolve(raw: Mapping[str, Any]) -> Recipe:
     bound = OBJECTIVES[name].bind(**objective)
     if plain["optim"].epochs is not None and plain["optim"].max_steps is not None:
         raise HoneError("C004", "optim.epochs and optim.max_steps contradict each other", where="optim", fix="keep one of the two")
+    _check_online(bound, rollout)
     seed = parse(_Seed, {"seed": raw.get("seed", 42)}, section="seed").seed
     resolved = {key: _json(dataclasses.asdict(value)) for key, value in plain.items()}
     resolved["tuning"] = {"method": method} | _json(dataclasses.asdict(tuned))  # type: ignore[call-overload]
     resolved["objective"] = {"name": name} | _json(dataclasses.asdict(parse(OBJECTIVES[name].settings(), objective, section="objective")))
+    if rollout is not None:
+        resolved["rollout"] = _json(dataclasses.asdict(rollout))
     resolved["seed"] = seed
-    return Recipe(tuning=tuned, objective=bound, seed=seed, resolved=resolved, **plain)
+    return Recipe(tuning=tuned, objective=bound, rollout=rollout, seed=seed, resolved=resolved, **plain)
+
+
+def _online(raw: Mapping[str, Any]) -> tuple[dict[str, Any], RolloutSettings | None]:
+    """Where there is a rollout, its prompts are the data. Raises C069 for settings that would do nothing, or two sets of prompts."""
+    if "rollout" not in raw:
+        return dict(raw), None
+    rollout: RolloutSettings = parse(RolloutSettings, raw["rollout"], section="rollout")
+    defaults, data = {f.name: f for f in dataclasses.fields(DataSettings)}, dict(raw.get("data", {}))
+    for name in IDLE:
+        default = defaults[name].default if defaults[name].default is not dataclasses.MISSING else {}
+        if data.get(name, default) != default:
+            what = f"data.{name} does nothing here: the model writes the answers itself"
+            raise HoneError("C069", what, where=f"data.{name}", fix="leave it out")
+    if rollout.prompts is not None and data.setdefault("train", rollout.prompts) != rollout.prompts:
+        raise HoneError("C069", "data.train and rollout.prompts name different prompts", where="rollout.prompts", fix="keep one of the two")
+    return {**raw, "data": data}, rollout
+
+
+def _check_online(objective: Objective, rollout: RolloutSettings | None) -> None:
+    """C061 where an objective and where its sequences come from do not go together."""
+    written = "old_logp_N" in objective.facts.split()
+    if written and rollout is None:
+        fix = "give prompts and rewards: rollout.prompts=FILE rollout.rewards=number"
+        raise HoneError("C061", f"'{objective.name}' learns from what the model writes itself", where="rollout", fix=fix)
+    if rollout is None:
+        return
+    scheme = rollout.scheme
+    if not rollout.wanted and rollout.environment is None and scheme.name not in ("keep",):
+        fix = "name one: rollout.rewards=number (see `hone list rewards`)"
+        raise HoneError("C061", "nobody judges the answers", where="rollout.rewards", fix=fix)
+    wants = "advantage" if written else objective.data
+    if wants != scheme.gives:
+        fix = f"choose a credit that does: {', '.join(name for name, one in CREDITS.items() if one.gives == wants) or 'none'}"
+        what = f"the credit '{scheme.name}' does not give what '{objective.name}' learns from"
+        raise HoneError("C061", what, where="rollout.credit", fix=fix)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from typing import Any
 
 from hone.core.errors import HoneError
 
-MAIN_FIELD = {"model": "name", "data": "train", "tuning": "method", "objective": "name", "output": "folder"}
+PRESETS = Path(__file__).parent / "presets"
+MAIN_FIELD = {"model": "name", "data": "train", "tuning": "method", "objective": "name", "output": "folder", "rollout": "prompts"}
 """`model=X` is short for `model.name=X`."""
 
 ALIASES = {
@@ -19,6 +20,8 @@ ALIASES = {
     "output_dir": "output.folder",
     "learning_rate": "optim.learning_rate",
     "lr": "optim.learning_rate",
+    "num_generations": "rollout.group_size",
+    "max_completion_length": "rollout.sampling.max_new_tokens",
     "embedding_learning_rate": "optim.embedding_learning_rate",
     "num_train_epochs": "optim.epochs",
     "epochs": "optim.epochs",
@@ -59,7 +62,7 @@ def read(source: str | None, overrides: Iterable[str]) -> tuple[dict[str, Any], 
         for key, value in _document(Path(source)).items():
             _put(raw, str(key), value, notes)
     elif source is not None:
-        raw["objective"] = {"name": source}
+        raw = preset(source) or {"objective": {"name": source}}
     for item in overrides:
         key, equals, text = item.partition("=")
         if not equals:
@@ -113,11 +116,30 @@ def _put(raw: dict[str, Any], key: str, value: Any, notes: list[str]) -> None:
     if not dot and section in MAIN_FIELD and not isinstance(value, dict):
         field, dot = MAIN_FIELD[section], "."
     if dot:
-        raw.setdefault(section, {})[field] = value
+        _file(raw, [section, *field.split(".")], value)
     elif isinstance(value, dict) and isinstance(raw.get(section), dict):
         raw[section] |= value
     else:
         raw[section] = {} if value is None and section != "seed" else value
+
+
+def _file(tree: dict[str, Any], path: list[str], value: Any) -> None:
+    """Set a value deep in a tree; what was only a name becomes {name: ...} where one of its settings is given."""
+    first, *rest = path
+    if not rest:
+        tree[first] = value
+        return
+    held = tree.get(first)
+    tree[first] = dict(held) if isinstance(held, dict) else {"name": held} if isinstance(held, str) else {}
+    _file(tree[first], rest, value)
+
+
+def preset(name: str) -> dict[str, Any] | None:
+    """The sections that hone ships for a method, such as grpo; None where the name is just that of an objective."""
+    import yaml
+
+    file = PRESETS / f"{name.replace('-', '_')}.yaml"
+    return dict(yaml.safe_load(file.read_text("utf-8"))) if file.is_file() else None
 
 
 def _fold_batch(raw: dict[str, Any], notes: list[str]) -> None:

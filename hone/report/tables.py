@@ -123,5 +123,16 @@ def settings_table(resolved: Mapping[str, Any]) -> RenderableType:
     return table
 
 
+def rows_table(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
+    """A line for each row, a column for each of their keys."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    for name in names:
+        table.add_column(name, justify="left" if isinstance(rows[0].get(name), str) else "right")
+    for row in rows:
+        table.add_row(*(Text(f"{value:.3f}" if isinstance(value := row.get(name, ""), float) else tame(str(value))) for name in names))
+    return table
+
+
 def _value(value: object) -> str:
     return "none" if value is None else f"{value:g}" if isinstance(value, float) else plain(value)

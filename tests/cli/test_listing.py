@@ -17,13 +17,24 @@ def test_lists_are_not_empty_and_every_thing_is_named_once(what: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("what", "name"), [("objectives", "sft"), ("methods", "lora"), ("formats", "messages"), ("templates", "chatml"), ("errors", "C001")]
+    ("what", "name"),
+    [
+        ("objectives", "sft"),
+        ("methods", "lora"),
+        ("formats", "messages"),
+        ("templates", "chatml"),
+        ("errors", "C001"),
+        ("rewards", "code"),
+        ("credits", "gae"),
+        ("presets", "grpo"),
+        ("pipelines", "sft+rlhf"),
+    ],
 )
 def test_known_things_are_there(what: str, name: str) -> None:
     assert name in dict(LISTS[what]())
 
 
-@pytest.mark.parametrize("what", ["objectives", "methods", "formats", "errors"])
+@pytest.mark.parametrize("what", ["objectives", "methods", "formats", "errors", "rewards", "credits", "presets", "pipelines"])
 def test_everything_says_what_it_is(what: str) -> None:
     assert [name for name, text in LISTS[what]() if not text] == []
 

@@ -8,7 +8,7 @@ import pytest
 
 from hone.core.errors import HoneError
 from hone.recipe.settings import resolve
-from hone.recipe.words import ALIASES, read
+from hone.recipe.words import ALIASES, PRESETS, read
 from hone.tuning.lora import Lora
 
 BASE = ["model=some/model", "data=train.jsonl"]
@@ -40,7 +40,7 @@ def test_a_run_file_and_overrides(tmp_path: Path) -> None:
     )
     raw, notes = read(str(file), ["tuning.rank=8", "optim.epochs=2"])
     made = resolve(raw)
-    assert made.tuning.rank == 8 and made.optim.epochs == 2 and made.resolved["objective"] == {"name": "sft", "focus": 0.5}  # type: ignore[attr-defined]
+    assert made.tuning.rank == 8 and made.optim.epochs == 2 and made.resolved["objective"]["focus"] == 0.5  # type: ignore[attr-defined]
     assert made.optim.learning_rate == 2e-4, "YAML reads 2e-4 as text; a person means a number"
     assert notes == []
 
@@ -55,9 +55,12 @@ def test_habits_are_understood_and_answered_with_our_names() -> None:
 
 
 def test_every_alias_names_a_setting_that_exists() -> None:
+    resolved = recipe("rollout.rewards=number", source="grpo").resolved
     for alias, name in ALIASES.items():
-        section, _, field = name.partition(".")
-        assert field in recipe().resolved[section], alias
+        place = resolved
+        for part in name.split("."):
+            assert part in place, alias
+            place = place[part]
 
 
 @pytest.mark.parametrize(
@@ -96,3 +99,39 @@ def test_a_missing_or_broken_file(tmp_path: Path) -> None:
 
 def test_unknown_objective_gets_the_nearest_name() -> None:
     assert "sft" in str(refused("C003", source="sfft"))
+
+
+def test_presets_are_whole_recipes_and_overrides_reach_into_them() -> None:
+    for file in PRESETS.glob("*.yaml"):
+        made = recipe("rollout.rewards=number", source=file.stem.replace("_", "-"))
+        assert made.rollout is not None and made.rollout.sampling.temperature == 1.0, file
+    made = recipe("rollout.rewards=[number, {name: length, most: 9, weight: 0.1}]", "rollout.credit.scale=none", "num_generations=4",
+                  "rollout.sampling.top_p=0.9", source="grpo")  # fmt: skip
+    assert made.rollout is not None and made.rollout.group_size == 4 and made.rollout.sampling.top_p == 0.9
+    assert made.resolved["rollout"]["credit"] == {"name": "centred", "scale": "none"}
+    assert resolve(made.resolved).resolved == made.resolved, "what is resolved can be resolved again"
+
+
+@pytest.mark.parametrize(
+    ("code", "source", "settings", "says"),
+    [
+        ("C061", "grpo", ["rollout=null"], "judges"),
+        ("C061", "grpo", [], "rollout.rewards"),
+        ("C061", "grpo", ["rollout.rewards=number", "rollout.credit=best"], "centred"),
+        ("C061", "dpo", ["rollout.rewards=number"], "best_and_worst"),
+        ("C061", "rm", ["rollout.rewards=number"], "best_and_worst"),
+        ("C069", "grpo", ["rollout.rewards=number", "data.overflow=drop"], "overflow"),
+        ("C069", "grpo", ["rollout.rewards=number", "rollout.prompts=other.jsonl"], "prompts"),
+        ("C001", "grpo", ["rollout.rewards=number", "rollout.sampling.temprature=1"], "rollout.sampling.temprature"),
+        ("C002", "grpo", ["rollout.rewards=number", "rollout.credit.scal=none"], "scale"),
+        ("C003", "grpo", ["rollout.rewards=number", "rollout.credit=centered"], "centred"),
+    ],
+)
+def test_a_rollout_that_cannot_be_meant_is_refused(code: str, source: str, settings: list[str], says: str) -> None:
+    assert says in str(refused(code, *settings, source=source))
+
+
+def test_an_objective_that_needs_answers_of_its_own_says_so() -> None:
+    with pytest.raises(HoneError) as caught:
+        resolve({"model": {"name": "a"}, "data": {"train": "b"}, "objective": {"name": "grpo"}})
+    assert caught.value.code == "C061" and "rollout.prompts" in str(caught.value)

@@ -1,0 +1,159 @@
+"""What a run is fed with: a fixed dataset, or prompts that the policy answers itself; and how it is measured meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from hone.core.errors import HoneError
+from hone.core.functions import function_at
+from hone.core.types import Conversation
+from hone.data.chat import ChatTemplate
+from hone.data.offline import Offline
+from hone.data.prepare import Prepared, prepare
+from hone.data.shapes import check_shape
+from hone.models.load import Loaded
+from hone.recipe.build import held_out_loss
+from hone.recipe.hooks import Written as Tell
+from hone.recipe.opening import open_model
+from hone.recipe.settings import Recipe
+from hone.recipe.supply import supply
+from hone.rollout.draft import Pen, Writer, single_turn
+from hone.rollout.env import multi_turn
+from hone.rollout.gate import gate
+from hone.rollout.on_policy import Crew, OnPolicy
+from hone.rollout.prompts import Prompt
+from hone.rollout.questions import Questions, prepare_questions
+from hone.rollout.reading import reader
+from hone.rollout.rewards import Panel, Tools, Written
+from hone.rollout.sample import Sampler, context_of
+from hone.rollout.settings import RolloutSettings
+from hone.rollout.vllm import VllmWriter, start
+from hone.train.engine import Engine
+from hone.train.loop import Hook, Source
+
+if TYPE_CHECKING:
+    from hone.recipe.run import Run
+
+CHECKED_EVERY = 50
+"""Rollouts between two comparisons of the sampler's log-probabilities with the policy's, which are the same kernels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """Where the steps come from, how the model is measured on what was kept aside, and who tells of it."""
+
+    source: Source
+    measure: Callable[[], Mapping[str, float]] | None
+    hooks: tuple[Hook, ...] = ()
+
+
+def prepared_for(recipe: Recipe, loaded: Loaded, template: ChatTemplate) -> Prepared:
+    """The data of a run, or the prompts that it answers itself."""
+    context = context_of(loaded.model)
+    if recipe.rollout is not None:
+        longest = min(recipe.data.max_length, context or recipe.data.max_length)
+        return prepare_questions(recipe.data, template, room=longest - recipe.rollout.sampling.max_new_tokens)
+    check_shape(recipe.data, recipe.objective.data, objective=recipe.objective.name)
+    asked = {"shape": recipe.objective.data, "facts": recipe.objective.facts, "classes": recipe.objective.full.get("classes", ())}
+    return prepare(recipe.data, loaded.tokenizer, template, context=context, **asked)
+
+
+def feed(run: Run, engine: Engine) -> Feed:
+    """The source of a run. The policy must not have moved yet, since the reference may be asked now."""
+    prepared = run.prepared
+    return _online(run, engine, prepared) if isinstance(prepared, Questions) else _offline(run)
+
+
+def _offline(run: Run) -> Feed:
+    recipe, optim = run.recipe, run.recipe.optim
+    budget = recipe.hardware.token_budget or 2048
+    given = supply(recipe, run.loaded, run.prepared, run.policy)
+    source = Offline(
+        given.groups, step_groups=optim.batch_size, budget=budget, epochs=optim.epochs or 1.0,
+        max_steps=optim.max_steps, seed=recipe.seed, shuffle=recipe.data.shuffle,
+    ).asking(given.aside)  # fmt: skip
+    if not given.held_out:
+        return Feed(source, None)
+    return Feed(source, partial(held_out_loss, run.policy, given.held_out, recipe.objective, budget, aside=given.held_out_aside))
+
+
+def _online(run: Run, engine: Engine, questions: Questions) -> Feed:
+    recipe, rollout, optim = run.recipe, run.recipe.rollout, run.recipe.optim
+    assert rollout is not None
+    _check_reference(run, rollout)
+    live = replace(recipe, hardware=replace(recipe.hardware, signals="live"))
+    supply(live, run.loaded, questions, run.policy)
+    crew = crew_of(run, engine, rollout)
+    once = -(-len(questions.asked) // optim.batch_size) * rollout.passes
+    total = optim.max_steps or max(1, round((optim.epochs or 1.0) * once))
+    budget = recipe.hardware.token_budget or 2048
+    source = OnPolicy(crew, questions.asked, rollout, step_prompts=optim.batch_size, total_steps=total, budget=budget, seed=recipe.seed)
+    kept = questions.kept[: recipe.eval.max_rows]
+    return Feed(source, partial(rewarded, crew, kept, rollout) if kept else None, (Tell(source),))
+
+
+def _check_reference(run: Run, rollout: RolloutSettings) -> None:
+    """C067 where a reference is wanted that the method cannot show while it writes."""
+    if rollout.kl or "ref_logp" in run.recipe.objective.needs:
+        try:
+            with run.policy.tuning.disabled(run.policy.model):
+                return
+        except HoneError:
+            what = f"'{run.recipe.resolved['tuning']['method']}' moves the base itself, and the reference is asked about every new answer"
+            raise HoneError("C067", what, where="tuning.method", fix="take tuning=lora, or do without kl") from None
+
+
+def crew_of(run: Run, engine: Engine, rollout: RolloutSettings) -> Crew:
+    """Those who write, judge, credit and check in a run."""
+    tools = Tools(seconds=rollout.timeout, log=run.folder / "rewards.log" if run.folder.is_dir() else None, scorer=_scorer)
+    read = reader(run.policy, budget=run.recipe.hardware.token_budget or 2048)
+    writer, sync, synced = _writer(run, engine, rollout)
+    return Crew(
+        pen=_pen(run, rollout, writer),
+        panel=Panel.of(rollout.wanted, tools, on_error=rollout.on_error, tell=run.events.emit),
+        credit=rollout.scheme,
+        read=read,
+        version=lambda: engine.taken,
+        check=gate(read, every=1 if sync else CHECKED_EVERY, synced=synced),
+        sync=sync,
+        tell=run.events.emit,
+    )
+
+
+def _pen(run: Run, rollout: RolloutSettings, writer: Writer) -> Pen:
+    if rollout.environment is None:
+        return single_turn(writer, run.template.stop_ids)
+    return multi_turn(writer, run.template, function_at(rollout.environment), turns=rollout.turns)
+
+
+def _writer(run: Run, engine: Engine, rollout: RolloutSettings) -> tuple[Writer, Callable[[], None] | None, Callable[[], int] | None]:
+    """Who writes, how it gets the weights, and which it has."""
+    if rollout.engine == "hone":
+        return Sampler(run.policy.model, run.loaded.tokenizer), None, None
+    adapter = run.recipe.tuning.about.artifact == "adapter"
+    rank = run.recipe.resolved["tuning"].get("rank") if adapter else None
+    kit = start(run.loaded.name, rank=rank, context=run.recipe.data.max_length, seed=run.recipe.seed)
+    writer = VllmWriter(kit, run.loaded.tokenizer, save=lambda folder: run.policy.save(folder, base=run.loaded.base), adapter=adapter)
+    return writer, lambda: writer.send(engine.taken), lambda: writer.version
+
+
+def _scorer(name: str) -> Callable[[Sequence[Conversation]], Sequence[float]]:
+    """A reward model, opened by the name of its run."""
+    opened = open_model(name)
+    return opened.score
+
+
+def rewarded(crew: Crew, kept: Sequence[Prompt], rollout: RolloutSettings) -> Mapping[str, float]:
+    """Rewards of the greedy answers to prompts that are never learned from; their mean with the sign of a loss is `eval_loss`."""
+    greedy = asdict(rollout.sampling) | {"temperature": 0.0}
+    drafts = crew.pen(kept, 0, greedy)
+    written = [
+        Written(draft.text, prompt.conversation, prompt.row, i, draft.tokens, draft.stopped, prompt.origin)
+        for i, (draft, prompt) in enumerate(zip(drafts, kept, strict=True))
+    ]
+    panel = Panel(crew.panel.rewards, on_error=crew.panel.on_error)
+    found = panel.judge(written, [draft.earned for draft in drafts]).metrics()
+    return {"eval_loss": -found["reward"]} | {f"eval_{name}": value for name, value in found.items()}

@@ -40,6 +40,14 @@ def pairs(out: Console, rows: Iterable[tuple[str, str]]) -> None:
         beside(out, label, text, width=width)
 
 
+def commands(out: Console, rows: Iterable[tuple[str, str]]) -> None:
+    """Print labels and paths or commands; these are never broken over lines, so that they can be copied."""
+    rows = list(rows)
+    width = max(len(label) for label, _ in rows) + 2
+    for label, text in rows:
+        out.print(Text.assemble(" " * INDENT, (label.ljust(width), LABEL), tame(text)), soft_wrap=True)
+
+
 def _lines(out: Console, text: str, indent: int) -> list[str]:
     clean = tame(text)
     if not out.is_terminal:

@@ -17,23 +17,22 @@ def command(
 ) -> int:
     """Train a model on data. The same command on the same folder goes on where it stopped."""
     from hone.cli.show import show_run
-    from hone.cli.style import console
+    from hone.cli.style import commands, console, paragraph
     from hone.recipe.run import Wishes, prepare_run, train_run
     from hone.recipe.words import read
 
     out = console()
     raw, notes = read(source, [*(settings or ()), *(["data.skip_bad=true"] if skip_bad else [])])
     for note in notes:
-        out.print(f"note: {note}")
+        paragraph(out, f"note: {note}", style="dim")
     run = prepare_run(raw, out)
     show_run(run, out)
     if dry_run:
         return 0
     status = train_run(run, Wishes(fresh=fresh, allow_data_change=allow_data_change))
     if status == 0:
-        out.print(
-            f"\ndone: {run.folder}\n  look   {run.folder / 'report.html'}\n  try    hone chat {run.folder}\n  score  hone eval {run.folder}"
-        )
+        paragraph(out, f"\ndone: {run.folder}")
+        commands(out, [("look", str(run.folder / "report.html")), ("try", f"hone chat {run.folder}"), ("score", f"hone eval {run.folder}")])
     else:
-        out.print(f"\nstopped and saved: the same command goes on from {run.folder}")
+        paragraph(out, f"\nstopped and saved: the same command goes on from {run.folder}")
     return status

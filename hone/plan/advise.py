@@ -33,6 +33,8 @@ MOST = 0.5
 """Largest share of a method's usual rate for objectives that want small steps."""
 WIDE = 4096
 """Width of the models for which preference methods' learning rates are published."""
+NARROW = 2048
+"""Models narrower than this take larger steps: Adam's best rate goes as one over the width (arXiv 2203.03466)."""
 
 
 def fill(settings: Mapping[str, Mapping[str, Any]], facts: Facts) -> list[Advice]:
@@ -58,9 +60,11 @@ def fill(settings: Mapping[str, Mapping[str, Any]], facts: Facts) -> list[Advice
 
 def _learning_rate(method: str, objective: str, facts: Facts) -> Advice:
     """The method's usual start; less for objectives that want small steps, which may be larger the narrower the model is."""
-    pace = min(MOST, facts.pace * max(1.0, WIDE / facts.hidden_size))
     if facts.pace == 1.0:
-        return Advice("optim.learning_rate", facts.learning_rate, f"where '{method}' usually starts")
+        times = max(1.0, NARROW / facts.hidden_size)
+        wide = f", times {times:g} for a model only {facts.hidden_size} wide" if times > 1 else ""
+        return Advice("optim.learning_rate", float(f"{facts.learning_rate * times:.1e}"), f"where '{method}' usually starts{wide}")
+    pace = min(MOST, facts.pace * max(1.0, WIDE / facts.hidden_size))
     rate = float(f"{facts.learning_rate * pace:.1e}")
     reason = f"{pace:.3g} of where '{method}' usually starts: {objective} wants small steps, at a width of {facts.hidden_size}"
     return Advice("optim.learning_rate", rate, reason)

@@ -168,6 +168,7 @@ def _take_up(run: Run, wishes: Wishes, engine: Engine) -> Done:
             saved["settings"], _settings(run), saved_data=saved["data"], new_data=fingerprint, allow_data_change=wishes.allow_data_change
         ):
             note(f"changed since the start: {difference}")
+            run.events.emit("changed", what=str(difference))
         engine.load(tensors)
         done = Done(found.step, saved["tokens"], saved["health"], saved["watched"], saved["source"])
     if run.world.main:
@@ -252,6 +253,8 @@ def _finish(run: Run, engine: Engine, state: State) -> None:
     if best is not None and best["step"] != state.step:
         engine.load(checkpoint.read(checkpoint.at(run.folder, best["step"]))[0])
         run.events.emit("best_kept", step=best["step"], loss=best["loss"])
+        when = f"step {best['step']}" if best["step"] else "the start, before any training"
+        run.console.print(f"kept the weights of {when}: the best held-out loss, {best['loss']:.4f}")
     name = run.recipe.tuning.about.artifact
     with staged_folder(run.folder / name) as stage:
         run.policy.save(stage, base=run.loaded.base)

@@ -65,10 +65,20 @@ class Evaluate(BaseHook):
     def started(self, state: State) -> None:
         if state.step == 0:
             self._evaluate(state)
+        elif self._worn_out:
+            state.stop = self._why
 
     def stepped(self, state: State) -> None:
         if state.step % self.every == 0 or state.step == state.total:
             self._evaluate(state)
+
+    @property
+    def _worn_out(self) -> bool:
+        return self.patience is not None and self.best["worse"] >= self.patience
+
+    @property
+    def _why(self) -> str:
+        return f"the held-out loss has not improved for {self.patience} evaluations"
 
     def _evaluate(self, state: State) -> None:
         fault_point("evaluation")
@@ -82,8 +92,8 @@ class Evaluate(BaseHook):
             self.best = {"loss": found["eval_loss"], "step": state.step, "worse": 0}
             return
         self.best["worse"] += 1
-        if self.patience is not None and self.best["worse"] >= self.patience:
-            state.stop = f"the held-out loss has not improved for {self.patience} evaluations"
+        if self._worn_out:
+            state.stop = self._why
             self.events.emit("early_stop", step=state.step, best_step=self.best["step"], best_loss=self.best["loss"])
 
 
@@ -110,6 +120,8 @@ class Checkpoints(BaseHook):
 
     def started(self, state: State) -> None:
         self.saved = state.step
+        if state.step == 0 and self.keep_best and self.evaluate is not None:
+            self._save(state)  # where nothing gets better than the start, the start is the best
 
     def _save(self, state: State) -> None:
         best = self.evaluate.best if self.evaluate is not None else None

@@ -11,8 +11,9 @@ from typing import Any, Literal
 
 from hone.core.errors import HoneError
 
-Rule = Literal["free", "longer", "inexact", "data", "never"]
-"""free: changes no step. longer: may only grow. inexact: same run, other rounding. data: with the data. never: refused."""
+Rule = Literal["free", "longer", "inexact", "data", "consent", "never"]
+"""free: changes no step. longer: may only grow. inexact: same run, other rounding. data: with the data. consent: as was
+asked for. never: refused."""
 
 RULES: tuple[tuple[str, Rule], ...] = (
     ("optim.epochs", "longer"),
@@ -33,6 +34,7 @@ _NOTES = {
     "longer": "the learning rate follows the longer schedule from here on",
     "inexact": "the same steps, but no longer equal to the last bit",
     "data": "the data decides, by its fingerprint",
+    "consent": "as --allow-data-change says",
 }
 
 
@@ -79,6 +81,8 @@ def check_resume(
         where = f"fingerprint {saved_data[:12]} -> {new_data[:12]}"
         fix = "--allow-data-change, or --fresh to start over"
         raise HoneError("F012", "the training data has changed since the run was started", where=where, fix=fix)
+    if saved_data != new_data:
+        differences.append(Difference("the training data", saved_data[:12], new_data[:12], "consent"))
     return differences
 
 

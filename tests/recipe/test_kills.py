@@ -87,9 +87,21 @@ def test_twenty_kills_at_random_moments(golden: Path, work: Work, model_folder: 
 def test_sigterm_saves_and_the_same_command_goes_on(golden: Path, work: Work, model_folder: Path, data_file: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     command = words(model_folder, data_file, folder)
-    for point in ("mid_step 5 TERM", "evaluation 2 TERM", "before_rename 1 TERM"):
-        assert work(command, fault=point, log=tmp_path / "log.txt") in (143, 0), (tmp_path / "log.txt").read_text()
+    for point in ("mid_step 5 TERM", "evaluation 2 TERM", "before_rename 1 TERM", "mid_step 3 INT"):
+        status = 130 if point.endswith("INT") else 143
+        assert work(command, fault=point, log=tmp_path / "log.txt") in (status, 0), (tmp_path / "log.txt").read_text()
         assert checkpoint.latest(folder, tell=print) is not None
+    assert work(command) == 0
+    same(folder, golden)
+
+
+def test_killed_while_the_result_is_written(golden: Path, work: Work, model_folder: Path, data_file: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    command = words(model_folder, data_file, folder)
+    assert work(command, fault="after_write:adapter_model.safetensors") == -9
+    assert not (folder / "adapter").exists()
+    assert work(command, fault="before_write:report.html") == -9
+    assert (folder / "adapter" / "adapter_config.json").exists() and not (folder / "report.html").exists()
     assert work(command) == 0
     same(folder, golden)
 

@@ -92,7 +92,9 @@ def test_changed_data_needs_consent() -> None:
     with pytest.raises(HoneError) as caught:
         check_resume(RUN, RUN, saved_data="a" * 64, new_data="b" * 64)
     assert caught.value.code == "F012" and "--allow-data-change" in caught.value.fix
-    assert check_resume(RUN, RUN, saved_data="a", new_data="b", allow_data_change=True) == []
+    (difference,) = check_resume(RUN, RUN, saved_data="a", new_data="b", allow_data_change=True)
+    assert str(difference) == 'the training data: "a" -> "b" (as --allow-data-change says)'
+    assert check_resume(RUN, RUN, saved_data="a", new_data="a", allow_data_change=True) == []
 
 
 def test_the_hash_of_settings_ignores_order_only() -> None:

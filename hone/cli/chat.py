@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hone.cli.style import console
+from hone.cli.thumbs import Thumbs
 from hone.report.terminal import tame
 
 if TYPE_CHECKING:
@@ -20,14 +21,17 @@ if TYPE_CHECKING:
     from hone.cli.talk import Show, Speaker, Transcript, Turn
     from hone.recipe.build import Opened
 
-COMMANDS = "/reset starts anew, /save [FILE] writes the transcript, /quit ends"
+COMMANDS = "/reset starts anew, /save [FILE] writes the transcript, /up and /down judge the last answer, /quit ends"
 FULL = "this conversation fills the model's context: /reset starts anew"
 BASE, TUNED = "base", "tuned"
+AGAIN = 0.8
+"""Least temperature of another answer to a question: the likeliest one has been turned down."""
 
 
 def command(
     model: Annotated[str, typer.Argument(help="Run folder, adapter, model folder or hub id.")],
     compare: Annotated[bool, typer.Option("--compare", help="Ask the base as well, and show both answers.")] = False,
+    against: Annotated[str | None, typer.Option(help="Ask this run or model as well, and show both answers.")] = None,
     system: Annotated[str | None, typer.Option(help="System prompt. None takes that of the run's data.")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer in tokens.")] = 512,
     temperature: Annotated[
@@ -46,6 +50,9 @@ def command(
     speakers = [Speaker(TUNED if compare else "model", opened, wanted)]
     if compare:
         speakers.insert(0, _base(opened, wanted))
+    if against is not None:
+        speakers = [*speakers, Speaker(Path(against).name, open_model(against), wanted)]
+        speakers[-2].name = TUNED if compare else Path(model).name
     Chat(speakers, opened, sampling, Transcript({"run": name_of(opened), "sampling": sampling})).run()
 
 
@@ -75,6 +82,8 @@ class Chat:
         self.notes = self.out if self.person else console(stderr=True)
         if self.opened.folder is not None:
             self.file = transcript_path(self.opened.folder)
+        self.thumbs = Thumbs((self.opened.folder or Path()) / "preferences.jsonl")
+        self._tries = 0
 
     def run(self) -> None:
         """Answer line after line until the input ends."""
@@ -118,6 +127,8 @@ class Chat:
             self.note("a new conversation")
         elif word == "/save":
             self._save(rest.strip())
+        elif word in ("/up", "/down"):
+            self._judge(word, rest.strip())
         else:
             self.note(f"{word} is not a command: {COMMANDS}")
 
@@ -128,29 +139,66 @@ class Chat:
         lines = self.transcript.save(path, self.speakers)
         self.note(f"saved: {path}" if lines else "nothing has been said yet")
 
-    def _try(self, question: str) -> None:
+    def _judge(self, word: str, name: str) -> None:
+        """With one model, /down draws another answer and /up prefers the present one to those; with two, a name says whose is better."""
+        names = [speaker.name for speaker in self.speakers]
+        if len(names) > 1 and name not in names:
+            return self.note(f"whose answer? {' or '.join(f'{word} {each}' for each in names)}")
+        speaker = self.speakers[names.index(name)] if name else self.speakers[0]
+        if speaker.last is None:
+            return self.note("nothing has been said yet")
+        self.thumbs.ask(speaker.asked)
+        if len(names) > 1:
+            return self._prefer(speaker, word)
+        if word == "/up":
+            return self._kept(speaker.last)
+        self.thumbs.down(speaker.last)
+        self._tries += 1
+        warmer = {"temperature": max(AGAIN, self.sampling["temperature"]), "seed": self.sampling["seed"] + self._tries}
+        self._try(speaker.unsay(), warmer)
+
+    def _prefer(self, speaker: Speaker, word: str) -> None:
+        others = [other for other in self.speakers if other is not speaker]
+        if any(other.last is None or other.asked != speaker.asked for other in others):
+            return self.note("these answers belong to conversations that have gone different ways: /reset starts anew")
+        if word == "/down" and len(others) > 1:
+            return self.note("with more than two answers, /up NAME says which is best")
+        better = speaker if word == "/up" else others[0]
+        for other in self.speakers:
+            if other is not better and other.last is not None:
+                self.thumbs.down(other.last)
+        self._kept(str(better.last))
+        for other in self.speakers:
+            other.go_on_from(better)
+
+    def _kept(self, answer: str) -> None:
+        pairs = self.thumbs.up(answer)
+        nothing = "there is no worse answer to compare it with: /down draws another"
+        self.note(f"{pairs} pair{'s' * (pairs != 1)} in {self.thumbs.path}" if pairs else nothing)
+
+    def _try(self, question: str, more: dict[str, Any] | None = None) -> None:
         """Ask; a person's Ctrl-C ends the answer, not the talk."""
         try:
-            self._ask(question)
+            self._ask(question, self.sampling | (more or {}))
         except KeyboardInterrupt:
             if not self.person:
                 raise
             self.note("\nbroken off, and forgotten")
 
-    def _ask(self, question: str) -> None:
+    def _ask(self, question: str, sampling: dict[str, Any]) -> None:
         if self.person and len(self.speakers) > 1:
-            self._side_by_side(question)
+            self._side_by_side(question, sampling)
         else:
             for speaker in self.speakers:
                 if len(self.speakers) > 1:
                     self.out.out(f"{speaker.name}> ", end="")
-                turn = self._answer(speaker, question, self._show)
+                turn = self._answer(speaker, question, self._show, sampling)
                 self.out.out("")
                 self._remark(turn)
         if self.file is not None:
             self.transcript.save(self.file, self.speakers)
 
-    def _side_by_side(self, question: str) -> None:
+    def _side_by_side(self, question: str, sampling: dict[str, Any]) -> None:
         """Two columns that fill as the answers come."""
         from rich.live import Live
 
@@ -162,7 +210,7 @@ class Chat:
                     texts[i] += tame(piece)
                     live.update(self._columns(texts, notes))
 
-                turn = self._answer(speaker, question, show)
+                turn = self._answer(speaker, question, show, sampling)
                 notes[i] = turn.note if turn is not None else FULL
                 live.update(self._columns(texts, notes))
 
@@ -174,10 +222,10 @@ class Chat:
         table.add_row(*(Text.assemble(text, "\n", (note, "dim")) for text, note in zip(texts, notes, strict=True)))
         return table
 
-    def _answer(self, speaker: Speaker, question: str, show: Show) -> Turn | None:
+    def _answer(self, speaker: Speaker, question: str, show: Show, sampling: dict[str, Any]) -> Turn | None:
         """Ask one model; the adapter steps aside for the base."""
         with self._aside(speaker):
-            return speaker.answer(question, show, **self.sampling)
+            return speaker.answer(question, show, **sampling)
 
     def _aside(self, speaker: Speaker) -> AbstractContextManager[None]:
         """The adapter steps aside while the base speaks, if both live in one model."""

@@ -58,6 +58,26 @@ class Speaker:
         self.history = [Message("system", self.system)] if self.system else []
         self.stops = []
 
+    @property
+    def asked(self) -> list[Message]:
+        """What the last answer was an answer to."""
+        return self.history[:-1]
+
+    @property
+    def last(self) -> str | None:
+        """The last answer."""
+        return self.history[-1].content if self.stops else None
+
+    def unsay(self) -> str:
+        """Forget the last answer and its question; returns the question."""
+        question = self.history[-2].content
+        self.history, self.stops = self.history[:-2], self.stops[:-1]
+        return question
+
+    def go_on_from(self, other: Speaker) -> None:
+        """Take over another's last answer, so that both go on from the better one."""
+        self.history = [*self.asked, other.history[-1]]
+
     def answer(self, question: str, show: Show, **sampling: Any) -> Turn | None:
         """Answer, showing the text as it comes; None, and nothing remembered, where the context has no room left."""
         asked = [*self.history, Message("user", question)]

@@ -162,6 +162,75 @@ def test_the_same_seed_draws_the_same_answer(base: Path, monkeypatch: pytest.Mon
     assert drawn("3") == drawn("3") != drawn("4")
 
 
+def pairs(file: Path) -> list[tuple[str, str, str]]:
+    """(last question, chosen, rejected) of each pair, as `hone train dpo` reads them."""
+    from hone.data.reading import Reading
+
+    examples = [outcome.example for outcome in Reading().source(str(file))]
+    sides = [example.conversations for example in examples if example is not None]
+    assert all(better[:-1] == worse[:-1] for better, worse in sides)
+    return [(better[-2].content, better[-1].content, worse[-1].content) for better, worse in sides]
+
+
+def test_an_answer_that_is_turned_down_is_drawn_again_and_the_better_one_kept(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = "/up\nWhen?\n/up\n/down\n/down\n/up\nWho?\n/up\n"
+    assert through_pipe(monkeypatch, text, str(base), "--max-new-tokens", "8") == 0
+    printed = capsys.readouterr()
+    assert "nothing has been said yet" in printed.err
+    assert printed.err.count("no worse answer to compare it with") == 2
+    assert "2 pairs in" in printed.err
+    found = pairs(tmp_path / "preferences.jsonl")
+    said = [direct_line for direct_line in printed.out.splitlines() if direct_line]
+    assert len({chosen for _, chosen, _ in found}) == 1
+    assert [question for question, _, _ in found] == ["When?", "When?"]
+    assert tame(found[0][2]) in printed.out and len(said) >= 3
+    assert len({answer for _, *both in found for answer in both}) == 3
+
+
+def test_the_better_of_two_is_kept_and_both_go_on_from_it(
+    run: Path, base: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "When?\n/up\n/up nobody\n/up tuned\nWho?\n/down tuned\nWhere?\nWhy?\n/up base\n"
+    assert through_pipe(monkeypatch, text, str(run), "--compare", "--max-new-tokens", "6") == 0
+    printed = capsys.readouterr()
+    assert printed.err.count("whose answer? /up base or /up tuned") == 2
+    assert "gone different ways" in printed.err
+    first, second = pairs(run / "preferences.jsonl")
+    assert (first[0], first[2]) == ("When?", direct_of(base, "When?"))
+    assert (second[0], second[1]) == ("Who?", direct_of(base, "When?", first[1], "Who?"))
+
+
+def direct_of(folder: Path, *said: str) -> str:
+    """The first six tokens of what `direct` gives, as text."""
+    loaded = load(str(folder), dtype="float32", device="cpu")
+    template = ChatTemplate.of(loaded.tokenizer)
+    history = [Message("user" if i % 2 == 0 else "assistant", text) for i, text in enumerate(said)]
+    prompt = template.prompt_ids(history)
+    return Sampler(loaded.model, loaded.tokenizer).generate([prompt], max_new_tokens=6, stop_ids=template.stop_ids)[0].text
+
+
+def test_two_models_can_be_asked_side_by_side(
+    run: Path, base: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert through_pipe(monkeypatch, "When?\n", str(run), "--against", str(base), "--max-new-tokens", "12") == 0
+    assert f"base> {tame(direct(base, 'When?'))}" in capsys.readouterr().out
+
+
+def test_the_second_turn_reads_only_what_is_new(base: Path) -> None:
+    from hone.cli.talk import Speaker
+    from hone.recipe.opening import open_model
+
+    speaker, question = Speaker("model", open_model(base)), "When does the ship to the island leave, said the baker of the town?"
+    first = speaker.answer(question, lambda piece: None, max_new_tokens=20)
+    second = speaker.answer("And then?", lambda piece: None, max_new_tokens=4)
+    assert first is not None and second is not None
+    assert first.answer.recalled == 0
+    assert second.answer.recalled >= len(speaker.opened.template.prompt_ids([Message("user", question)]))
+
+
 def on_terminal(command: list[str], typed: bytes, *, after: bytes) -> str:
     """What a program shows on a terminal of 100 columns when a person types as soon as they see `after`."""
     ours, theirs = pty.openpty()

@@ -64,12 +64,14 @@ def child(file: Path) -> None:
     groups = [[request] for request in requests] if job.shape == "one" else [requests]
     answer(warm)
     written, seconds = list[list[int]](), list[float]()
+    began = time.process_time()
     for group in groups:
         started = time.perf_counter()
         written += answer(group)
         seconds.append(time.perf_counter() - started)
-    tokens = sum(limit for _, limit in requests)
+    tokens, cpu = sum(limit for _, limit in requests), time.process_time() - began
     report = {"job": asdict(job), "tokens": written, "seconds": seconds, "tokens_per_second": tokens / sum(seconds)}
+    report["cpu_seconds"] = cpu
     file.with_suffix(".out").write_text(json.dumps(report | {"peak_bytes": common.peak_memory()}))
 
 
@@ -154,21 +156,24 @@ def agreement(run: Run, reference: Run) -> float:
 
 def compete(folder: Path, options: argparse.Namespace) -> Run:
     """All rounds over all models and shapes."""
-    runs: list[Run] = []
     places = models(folder, options.models)
-    contenders = [*CONTENDERS, *(["generate_batch"] if options.batch else [])]
-    for turn in range(options.rounds):
-        for name, place in places.items():
-            for shape in ("one", "many"):
-                for contender in contenders if turn == 0 else CONTENDERS:
-                    job = Job(contender, place, shape, options.threads, options.quick or contender == "generate_batch")
-                    file = folder / f"{turn}-{name}-{shape}-{contender.replace(' ', '-')}"
-                    file.write_text(json.dumps(asdict(job)))
-                    whole = common.in_child("bench.infer", file, options.threads)
-                    run = json.loads(file.with_suffix(".out").read_text()) | {"model": name, "process_seconds": whole}
-                    print(f"  {name:9s} {shape:5s} {contender:16s} {run['tokens_per_second']:8.1f} tokens/s", flush=True)
-                    runs.append(run)
+    jobs = [
+        (turn, name, Job(contender, place, shape, options.threads, options.quick or contender == "generate_batch"))
+        for turn in range(options.rounds)
+        for name, place in places.items()
+        for shape in ("one", "many")
+        for contender in (*CONTENDERS, *(["generate_batch"] if options.batch and not turn else []))
+    ]
+    runs = [_run(folder / f"{turn}-{name}-{job.shape}-{job.contender.replace(' ', '-')}", name, job) for turn, name, job in jobs]
     return {"machine": common.machine(), "threads": options.threads, "summary": summary(runs), "runs": [_short(run) for run in runs]}
+
+
+def _run(file: Path, name: str, job: Job) -> Run:
+    file.write_text(json.dumps(asdict(job)))
+    whole = common.in_child("bench.infer", file, job.threads)
+    run: Run = json.loads(file.with_suffix(".out").read_text()) | {"model": name, "process_seconds": whole}
+    print(f"  {name:9s} {job.shape:5s} {job.contender:16s} {run['tokens_per_second']:8.1f} tokens/s", flush=True)
+    return run
 
 
 def summary(runs: list[Run]) -> list[Run]:
@@ -182,6 +187,7 @@ def summary(runs: list[Run]) -> list[Run]:
         own, hone, reference = of(contender), of("hone"), of("generate")
         row: Run = {"model": model, "shape": shape, "contender": contender, "short_trial": contender == "generate_batch"}
         row["tokens_per_second"] = common.spread(run["tokens_per_second"] for run in own)
+        row["cpu_seconds"] = common.spread(run["cpu_seconds"] for run in own)
         row["peak_bytes"] = common.spread(run["peak_bytes"] for run in own)
         if not row["short_trial"]:
             row["same_answers"] = min(agreement(run, base) for run, base in zip(own, reference, strict=True))
@@ -195,7 +201,7 @@ def _short(run: Run) -> Run:
 
 
 def show(rows: list[Run]) -> str:
-    header = ("contender", "tokens/s", "range", "peak MiB", "same answers", "hone is faster")
+    header = ("contender", "tokens/s", "range", "CPU s", "peak MiB", "same answers", "hone is faster")
     return common.table(header, [_cells(row) for row in rows])
 
 
@@ -205,6 +211,7 @@ def _cells(row: Run) -> tuple[str, ...]:
         f"{row['model']} {row['shape']} {row['contender']}",
         f"{rate['median']:.0f}",
         f"{rate['low']:.0f}-{rate['high']:.0f}",
+        f"{row['cpu_seconds']['median']:.2f}",
         f"{row['peak_bytes']['median'] / 2**20:.0f}",
         "short trial" if row["short_trial"] else f"{row['same_answers']:.0%}",
         f"{faster['median']:.2f} x ({faster['low']:.2f}-{faster['high']:.2f})" if faster and row["contender"] != "hone" else "",

@@ -8,28 +8,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from collections.abc import Sequence as Seq
 from dataclasses import replace
-from itertools import takewhile
 
 import torch
 
-from hone.core.types import Batch, Group, Segment, Sequence
-
-MIN_SHARED = 8
-"""Shorter common prefixes are not worth an edge of their own in the attention."""
+from hone.core.types import Batch, Group, Sequence
+from hone.data.forest import MIN_SHARED, common, plant
 
 
 def shared_prefix(group: Group) -> int:
-    """How many first tokens all sequences of a group have in common, leaving each at least one token of its own."""
-    if len(group) < 2:
-        return 0
-    columns = zip(*(sequence.tokens for sequence in group), strict=False)
-    common = sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
-    common = min(common, min(len(sequence.tokens) for sequence in group) - 1)
-    return common if common >= MIN_SHARED else 0
+    """How many first tokens all sequences of a group have in common and are worth sharing."""
+    found = common([sequence.tokens for sequence in group])
+    return found if found >= MIN_SHARED else 0
 
 
 def size(group: Group, *, share: bool = True) -> int:
-    """Tokens that must be computed for a group."""
+    """Tokens that must be computed for a group, or a few less where only some of its sequences have more in common."""
     prefix = shared_prefix(group) if share else 0
     return sum(len(sequence.tokens) - prefix for sequence in group) + prefix
 
@@ -71,66 +64,28 @@ def consecutive(groups: Iterable[Group], budget: int) -> Iterator[Batch]:
 
 
 def pack(groups: Seq[Group], *, share: bool = True) -> Batch:
-    """Lay whole groups out in one batch. Raises nothing; an empty list gives a batch without reads."""
-    layout = _Layout()
-    for group in groups:
-        prefix = shared_prefix(group) if share else 0
-        root = layout.segment(group[0].tokens[:prefix], 0, -1) if prefix else -1
-        for sequence in group:
-            layout.sequence(sequence, prefix, root)
-    return layout.batch(groups)
-
-
-class _Layout:
-    """The columns of a batch while it is being written."""
-
-    def __init__(self) -> None:
-        self.tokens: list[int] = []
-        self.positions: list[int] = []
-        self.segments: list[Segment] = []
-        self.reads: list[int] = []
-        self.targets: list[int] = []
-        self.weights: list[float] = []
-        self.rows: list[int] = []
-        self.last: list[int] = []
-        self.leaves: list[int] = []
-        self.picked: list[list[int]] = []
-
-    def segment(self, tokens: list[int], position: int, parent: int) -> int:
-        self.segments.append(Segment(len(self.tokens), len(tokens), parent))
-        self.tokens += tokens
-        self.positions += range(position, position + len(tokens))
-        return len(self.segments) - 1
-
-    def sequence(self, sequence: Sequence, prefix: int, root: int) -> None:
-        leaf = self.segment(sequence.tokens[prefix:], prefix, root)
-        root_start, leaf_start = self.segments[root].start, self.segments[leaf].start - prefix
-        learned = [j for j, weight in enumerate(sequence.weights) if j and weight]
-        self.reads += [j - 1 + (root_start if j <= prefix else leaf_start) for j in learned]
-        self.targets += [sequence.tokens[j] for j in learned]
-        self.weights += [sequence.weights[j] for j in learned]
-        self.rows += [len(self.leaves)] * len(learned)
-        self.last.append(len(self.tokens) - 1)
-        self.leaves.append(leaf)
-        self.picked.append(learned)
-
-    def batch(self, groups: Seq[Group]) -> Batch:
-        sequences = [sequence for group in groups for sequence in group]
-        return Batch(
-            tokens_T=torch.tensor(self.tokens, dtype=torch.long),
-            positions_T=torch.tensor(self.positions, dtype=torch.long),
-            segments=tuple(self.segments),
-            read_N=torch.tensor(self.reads, dtype=torch.long),
-            target_N=torch.tensor(self.targets, dtype=torch.long),
-            weight_N=torch.tensor(self.weights, dtype=torch.float32),
-            row_N=torch.tensor(self.rows, dtype=torch.long),
-            last_S=torch.tensor(self.last, dtype=torch.long),
-            leaf_S=tuple(self.leaves),
-            groups=len(groups),
-            facts=_facts(sequences, self.picked),
-            origins=tuple(sequence.origin for sequence in sequences),
-            weight_sum=float(sum(self.weights)),
-        )
+    """Lay whole groups out in one batch, in order. Raises nothing; an empty list gives a batch without reads."""
+    sequences = [sequence for group in groups for sequence in group]
+    families = [i for i, group in enumerate(groups) for _ in group]
+    forest = plant([sequence.tokens for sequence in sequences], families, share=share)
+    learned = [[j for j, weight in enumerate(sequence.weights) if j and weight] for sequence in sequences]
+    every = [(i, j) for i, picked in enumerate(learned) for j in picked]
+    weights = [sequences[i].weights[j] for i, j in every]
+    return Batch(
+        tokens_T=torch.tensor(forest.tokens, dtype=torch.long),
+        positions_T=torch.tensor(forest.positions, dtype=torch.long),
+        segments=tuple(forest.segments),
+        read_N=torch.tensor([forest.index[i][j - 1] for i, j in every], dtype=torch.long),
+        target_N=torch.tensor([sequences[i].tokens[j] for i, j in every], dtype=torch.long),
+        weight_N=torch.tensor(weights, dtype=torch.float32),
+        row_N=torch.tensor([i for i, _ in every], dtype=torch.long),
+        last_S=torch.tensor([forest.index[i][-1] for i in range(len(sequences))], dtype=torch.long),
+        leaf_S=tuple(forest.leaves[i] for i in range(len(sequences))),
+        groups=len(groups),
+        facts=_facts(sequences, learned),
+        origins=tuple(sequence.origin for sequence in sequences),
+        weight_sum=float(sum(weights)),
+    )
 
 
 def _facts(sequences: list[Sequence], picked: list[list[int]]) -> dict[str, torch.Tensor]:

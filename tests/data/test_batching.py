@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hone.core.types import Batch, Group, Origin, Sequence
-from hone.data.batching import MIN_SHARED, micro_batches, pack, shared_prefix, size
+from hone.data.batching import micro_batches, pack, shared_prefix, size
+from hone.data.forest import MIN_SHARED
 
 Read = tuple[tuple[int, ...], int, float, float]
 """Context, target, weight and fact of a learned token."""
@@ -73,7 +74,8 @@ def test_segments_tile_the_batch_and_positions_count_from_the_root(groups: list[
     for i, segment in enumerate(batch.segments):
         assert (segment.start, segment.parent < i, segment.length > 0) == (end, True, True)
         end += segment.length
-    assert end == len(batch.tokens_T) == sum(size(group, share=share) for group in groups)
+    computed = sum(size(group, share=share) for group in groups)
+    assert end == len(batch.tokens_T) and (end <= computed if share else end == computed)
     assert batch.positions_T.tolist() == [len(context(batch, i)) - 1 for i in range(end)]
 
 
@@ -110,6 +112,23 @@ def test_equal_sequences_keep_their_last_token() -> None:
     assert shared_prefix((twin, twin)) == 9
     assert size((twin, twin)) == 11
     assert size((twin, twin), share=False) == 20
+
+
+def test_a_system_prompt_is_stored_once_for_all_rows_and_each_question_once_for_its_answers() -> None:
+    system = list(range(10, 50))
+    groups = [tuple(Sequence([*system, *[60 + i] * 9, *[80 + i + j] * 3], [0.0] * 49 + [1.0] * 3) for j in range(2)) for i in range(4)]
+    batch = pack(groups)
+    assert [segment.length for segment in batch.segments] == [40, *[9, 3, 3] * 4]
+    assert [segment.parent for segment in batch.segments] == [-1, *(p for i in range(4) for p in (0, 1 + 3 * i, 1 + 3 * i))]
+    assert [context(batch, last) for last in batch.last_S.tolist()] == [tuple(s.tokens) for group in groups for s in group]
+    two = pack([(group[0],) for group in groups[:2]])
+    assert len(two.segments) == 2, "40 tokens saved once are not worth an edge"
+
+
+def test_some_answers_may_share_more_than_others() -> None:
+    first, second = [3] * 20, [4] * 12
+    rows = tuple(Sequence([*first, *tail], [1.0] * (20 + len(tail))) for tail in ([*second, 5], [*second, 6], [7]))
+    assert [segment.length for segment in pack([rows]).segments] == [20, 12, 1, 1, 1]
 
 
 def test_longest_come_first_and_order_does_not_depend_on_chance() -> None:

@@ -12,7 +12,8 @@ from hone.core.errors import HoneError
 from hone.core.registry import nearest
 from hone.data.settings import DataSettings
 from hone.models.settings import HardwareSettings, ModelSettings
-from hone.objectives import OBJECTIVES, Objective
+from hone.objectives import Objective
+from hone.objectives.outside import find
 from hone.recipe.words import ALIASES
 from hone.rollout.credit import CREDITS
 from hone.rollout.settings import RolloutSettings
@@ -61,14 +62,14 @@ def resolve(raw: Mapping[str, Any]) -> Recipe:
     method, tuning = _tagged(raw.get("tuning", {}), "method", "lora")
     name, objective = _tagged(raw.get("objective", {}), "name", "sft")
     tuned = parse(METHODS[method], tuning, section=f"tuning ({method})")
-    bound = OBJECTIVES[name].bind(**objective)
+    bound = find(name).bind(**objective)
     if plain["optim"].epochs is not None and plain["optim"].max_steps is not None:
         raise HoneError("C004", "optim.epochs and optim.max_steps contradict each other", where="optim", fix="keep one of the two")
     _check_online(bound, rollout)
     seed = parse(_Seed, {"seed": raw.get("seed", 42)}, section="seed").seed
     resolved = {key: _json(dataclasses.asdict(value)) for key, value in plain.items()}
     resolved["tuning"] = {"method": method} | _json(dataclasses.asdict(tuned))  # type: ignore[call-overload]
-    resolved["objective"] = {"name": name} | _json(dataclasses.asdict(parse(OBJECTIVES[name].settings(), objective, section="objective")))
+    resolved["objective"] = {"name": name} | _json(bound.full)
     if rollout is not None:
         resolved["rollout"] = _json(dataclasses.asdict(rollout))
     resolved["seed"] = seed

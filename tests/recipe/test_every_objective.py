@@ -1,4 +1,4 @@
-"""Every objective trains from the command line on the town's data: settings with reasons, its own numbers, an artifact that opens."""
+"""Every family of objectives trains from the command line on the town's data: settings with reasons, its own numbers, an artifact that opens."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from tests.recipe.conftest import Work
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-PAIRED = ("dpo", "ipo", "hinge", "exo", "nca", "bco_pair", "sppo", "apo_zero", "apo_down", "discopop", "aot", "orpo", "cpo", "simpo", "mpo")
+PAIRED = ("dpo", "aot", "orpo", "simpo", "mpo")
+"""With a reference, with statistics of the step, without a reference, and several at once; the others take the same ways."""
 STEP_ROWS = [
     {"prompt": f"What is {a} + {b} + 1?", "completions": [f"{a} + {b} = {a + b}.", f"So it is {a + b + odd}."], "labels": [True, odd == 1]}
     for a, b, odd in [(2, 3, 1), (4, 5, 0), (7, 1, 1), (6, 6, 0), (1, 8, 1), (9, 2, 0)] * 3

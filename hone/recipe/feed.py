@@ -50,13 +50,18 @@ class Feed:
     hooks: tuple[Hook, ...] = ()
 
 
+def check_data(recipe: Recipe) -> None:
+    """P004, before any model is loaded, where a fixed dataset is of another kind than the objective learns from."""
+    if recipe.rollout is None:
+        check_shape(recipe.data, recipe.objective.data, objective=recipe.objective.name)
+
+
 def prepared_for(recipe: Recipe, loaded: Loaded, template: ChatTemplate) -> Prepared:
     """The data of a run, or the prompts that it answers itself."""
     context = context_of(loaded.model)
     if recipe.rollout is not None:
         longest = min(recipe.data.max_length, context or recipe.data.max_length)
         return prepare_questions(recipe.data, template, room=longest - recipe.rollout.sampling.max_new_tokens)
-    check_shape(recipe.data, recipe.objective.data, objective=recipe.objective.name)
     asked = {"shape": recipe.objective.data, "facts": recipe.objective.facts, "classes": recipe.objective.full.get("classes", ())}
     return prepare(recipe.data, loaded.tokenizer, template, context=context, **asked)
 

@@ -28,7 +28,7 @@ from hone.models.policy import Policy
 from hone.plan.advise import Advice, Facts, fill
 from hone.plan.hardware import hardware
 from hone.recipe.build import load_base, sizes, tuned
-from hone.recipe.feed import Feed, feed, prepared_for
+from hone.recipe.feed import Feed, check_data, feed, prepared_for
 from hone.recipe.hooks import Samples, ShowProgress, Track
 from hone.recipe.settings import Recipe, resolve
 from hone.report import card, page
@@ -85,6 +85,7 @@ def prepare_run(raw: Mapping[str, Any], console: Console) -> Run:
     recipe = resolve(raw)
     if world.main:
         check_output(folder, 0)
+    check_data(recipe)
     loaded = load_base(recipe.model, recipe.hardware)
     template = ChatTemplate.of(loaded.tokenizer, recipe.data.template)
     prepared = prepared_for(recipe, loaded, template)

@@ -19,7 +19,7 @@ from hone.models.decode import Fit, KVCache, agrees
 from hone.models.heads import head_of
 from hone.models.kernels.cpu import library
 from hone.tuning.base import prologue_of
-from hone.tuning.lora import LoraLinear
+from hone.tuning.lowrank import LoraLinear
 
 BLOCK = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
 ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}
@@ -180,7 +180,8 @@ class Llama:
         change: dict[str, Any] = {}
         if type(module) is LoraLinear:
             if module.active:
-                change = {"a": self._full(module.a), "b": self._full(module.b), "rank": len(module.a), "scale": module.scale}
+                a, b = module.pair()
+                change = {"a": self._full(a), "b": self._full(b), "rank": len(a), "scale": module.scale}
             module = module.base
         if type(module) is not nn.Linear:
             raise Unfit

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -141,8 +141,8 @@ class Tuning:
         adapter_folder.copy_into(trainable(model), stored, where=str(folder))
 
     @classmethod
-    def from_peft(cls, folder: Path) -> Self:
-        """The settings that make room for an adapter of `about.peft_type`. Raises M019 for options that cannot be honoured."""
+    def from_peft(cls, folder: Path) -> Tuning:
+        """The method and settings that make room for an adapter of `about.peft_type`. Raises M019 for options that cannot be honoured."""
         raise NotImplementedError
 
     def rate(self, name: str) -> float:

@@ -1,15 +1,15 @@
-"""Low-rank adaptation (arXiv 2106.09685), with rank-stabilised scaling (arXiv 2312.03732) as an option.
+"""Low-rank adaptation (arXiv 2106.09685) with its well-known refinements.
 
-Shape legend: T tokens, I input features, O output features, R rank.
+Rank-stabilised scaling is arXiv 2312.03732, LoRA+ arXiv 2402.12354, PiSSA 2404.02948, OLoRA 2406.01775, LoftQ 2310.08659.
 """
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
+from dataclasses import field
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
 import torch
 from annotated_types import Ge, Gt, Lt
@@ -17,77 +17,11 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from hone.core.config import settings
-from hone.core.errors import HoneError
-from hone.core.registry import nearest
-from hone.tuning import peft_io
-from hone.tuning.base import METHODS, About, Beside, Tuning, replace
-from hone.tuning.shapes import Shapes, shape_of
-
-
-class LowRank(torch.autograd.Function):
-    """y = x W' + bias + scale (x A') B' with a frozen W: two skinny products more than the plain layer, no copies.
-
-    Its plain twin is the expression above under autograd; a test holds them together.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight_OI: Tensor, bias_O: Tensor | None, a_RI: Tensor, b_OR: Tensor, scale: float) -> Tensor:
-        x_TI = x.reshape(-1, x.shape[-1])
-        down_TR = x_TI @ a_RI.to(x.dtype).t()
-        y_TO = torch.nn.functional.linear(x_TI, weight_OI, bias_O)
-        y_TO.addmm_(down_TR, b_OR.to(x.dtype).t(), alpha=scale)
-        ctx.save_for_backward(x_TI, weight_OI, a_RI, b_OR, down_TR)
-        ctx.scale = scale
-        return y_TO.view(*x.shape[:-1], -1)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:
-        x_TI, weight_OI, a_RI, b_OR, down_TR = ctx.saved_tensors
-        grad_TO = grad.reshape(-1, grad.shape[-1])
-        d_down_TR = (grad_TO @ b_OR.to(grad.dtype)).mul_(ctx.scale)
-        d_b = (grad_TO.t() @ down_TR).to(b_OR.dtype).mul_(ctx.scale)
-        d_a = (d_down_TR.t() @ x_TI).to(a_RI.dtype)
-        d_x = None
-        if ctx.needs_input_grad[0]:
-            d_x = (grad_TO @ weight_OI).addmm_(d_down_TR, a_RI.to(grad.dtype)).view(*grad.shape[:-1], -1)
-        return d_x, None, None, d_a, d_b, None
-
-
-class LoraLinear(Beside):
-    """A frozen linear layer and its low-rank change. `a` (R, I) and `b` (O, R) are fp32 masters, cast where used."""
-
-    def __init__(self, base: nn.Module, *, rank: int, scale: float, dropout: float, generator: torch.Generator) -> None:
-        super().__init__(base)
-        outputs, inputs = shape_of(base)
-        device = next(base.parameters()).device
-        self.scale = scale
-        self.dropout = nn.Dropout(dropout)
-        dtype = torch.promote_types(next(base.parameters()).dtype, torch.float32)
-        bound = 1 / math.sqrt(inputs)  # kaiming_uniform with a = sqrt(5), as the reference implementation
-        a = torch.empty(rank, inputs).uniform_(-bound, bound, generator=generator)
-        self.a = nn.Parameter(a.to(device, dtype))
-        self.b = nn.Parameter(torch.zeros(outputs, rank, device=device, dtype=dtype))
-
-    def forward(self, x: Tensor) -> Any:
-        if not self.active:
-            return self.base(x)
-        plain = type(self.base) is nn.Linear and not self.base.weight.requires_grad and x.dtype == self.base.weight.dtype
-        if plain and (self.dropout.p == 0 or not self.training):
-            return LowRank.apply(x, self.base.weight, self.base.bias, self.a, self.b, self.scale)
-        down = self.dropout(x) @ self.a.to(x.dtype).t()
-        return self.base(x) + self.scale * (down @ self.b.to(x.dtype).t())
-
-    def delta(self) -> Tensor:
-        """The change of the weight, in the base's own orientation and fp32."""
-        change = self.scale * (self.b @ self.a)
-        return change.t() if isinstance(self.base, Conv1D) else change
-
-    def merged(self) -> nn.Module:
-        """The base with the change folded in, added in fp32 and rounded once."""
-        weight = self.base.weight
-        assert isinstance(weight, Tensor)
-        weight.copy_((weight.to(self.a.dtype) + self.delta()).to(weight.dtype))
-        return self.base
+from hone.tuning import peft_io, starts, whole
+from hone.tuning.base import METHODS, About, Tuning, replace
+from hone.tuning.lowrank import LoraEmbedding, LoraLinear, Part, dense_weight, embedding_start
+from hone.tuning.shapes import Shapes
+from hone.tuning.targets import ALL, choose
 
 
 @METHODS.add("lora")
@@ -104,121 +38,160 @@ class Lora(Tuning):
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
     """Share of the adapter's inputs dropped while training."""
     targets: tuple[str, ...] | str = "all-linear"
-    """Layers to adapt: names such as q_proj, patterns (regular expressions), or all-linear."""
+    """Layers to adapt: names such as q_proj or embed_tokens, patterns (regular expressions), or all-linear."""
     exclude: tuple[str, ...] = ()
     """Names or patterns that are left alone."""
     layers: tuple[int, ...] | None = None
     """Indices of the blocks to adapt; None means all."""
+    ranks: dict[str, Annotated[int, Ge(1)]] = field(default_factory=dict)
+    """Other ranks for some layers: name or pattern -> rank."""
+    alphas: dict[str, Annotated[float, Gt(0)]] = field(default_factory=dict)
+    """Other alphas for some layers: name or pattern -> alpha."""
     rslora: bool = False
     """Scale by alpha / sqrt(rank) instead, so that large ranks keep learning."""
+    init: starts.Kind = "default"
+    """Where the matrices start: default and gaussian change nothing; pissa and olora train the strongest part of each
+    weight; loftq makes up for what rounding the base to 4 bits loses."""
+    b_rate: Annotated[float, Gt(0)] = 1.0
+    """LoRA+: how many times faster B moves than A. 1 is plain LoRA, 16 the paper's choice."""
+    train: tuple[str, ...] = ()
+    """Modules to train whole beside the adapter, such as lm_head and embed_tokens."""
 
     @classmethod
-    def from_peft(cls, folder: Path) -> Self:
-        return cls(**peft_io.load_adapter(folder).settings())
+    def from_peft(cls, folder: Path) -> Tuning:
+        stored = peft_io.load_adapter(folder)
+        return METHODS["dora" if stored.config.dora else "lora"](**stored.settings())
+
+    def rank_at(self, path: str) -> int:
+        """The rank of the layer at a path."""
+        return self.ranks.get(peft_io.pattern_of(self.ranks, path), self.rank)
+
+    def alpha_at(self, path: str) -> float:
+        alpha = self.alpha if self.alpha is not None else 2.0 * self.rank
+        return self.alphas.get(peft_io.pattern_of(self.alphas, path), alpha)
+
+    def scale_at(self, path: str) -> float:
+        """What the product B A of the layer at a path is multiplied with."""
+        return self.alpha_at(path) / self.divisor(self.rank_at(path))
+
+    def divisor(self, rank: int) -> float:
+        return math.sqrt(rank) if self.rslora else rank
 
     @property
     def scale(self) -> float:
-        alpha = self.alpha if self.alpha is not None else 2.0 * self.rank
-        return alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
+        """The scale of layers that no pattern names."""
+        return self.scale_at("")
 
     def attach(self, model: nn.Module, *, seed: int) -> None:
         model.requires_grad_(False)
         generator = torch.Generator().manual_seed(seed)
-        self._check_names(model)
-        wanted = {name for name in linear_layers(model) if self._chosen(name)}
-        if not wanted:
-            what = "targets, exclude and layers together leave no layer to adapt"
-            raise HoneError("M004", what, where="tuning", fix="exclude less, or name other targets or layers")
-        for _ in replace(
-            model,
-            lambda name, _: name in wanted,
-            lambda _, old: LoraLinear(old, rank=self.rank, scale=self.scale, dropout=self.dropout, generator=generator),
-        ):
+        wanted = set(self._chosen(Shapes.of(model)))
+        for _ in replace(model, lambda path, _: path in wanted, lambda path, old: self._part(path, old, generator)):
             pass
+        whole.train_whole(model, self.train)
 
     def count(self, shapes: Shapes) -> int:
-        return sum(self.rank * sum(shape) for path, shape in shapes.linears.items() if self._chosen(path))
+        known = self._candidates(shapes)
+        total = sum(self.count_at(path, known[path]) for path in self._chosen(shapes))
+        return total + whole.count_whole(shapes, self.train)
 
-    def _check_names(self, model: nn.Module) -> None:
-        """M004 for a target, an exclusion or a block that is nowhere in this model: it would quietly do nothing."""
-        linear, every = list(linear_layers(model)), [name for name, _ in model.named_modules() if name]
-        known = {name.rpartition(".")[2] for name in linear}
-        for pattern in self._patterns:
-            if not any(_matches(pattern, name) for name in linear):
-                what = f"no linear layer of this model matches '{pattern}'"
-                raise HoneError("M004", what, where="tuning.targets", fix=nearest(pattern.rpartition(".")[2], known))
-        for pattern in self.exclude:
-            if not any(_matches(pattern, name) for name in every):
-                what = f"nothing in this model matches '{pattern}', so nothing would be excluded"
-                raise HoneError("M004", what, where="tuning.exclude", fix=nearest(pattern.rpartition(".")[2], known))
-        blocks = {_block(name) for name in linear} - {None}
-        for index in self.layers or ():
-            if index not in blocks:
-                what = f"this model has no block {index}; its {len(blocks)} blocks count from 0"
-                raise HoneError("M004", what, where="tuning.layers", fix=f"the last one is {len(blocks) - 1}")
+    def count_at(self, path: str, shape: tuple[int, int]) -> int:
+        """Parameters of one adapted layer."""
+        return self.rank_at(path) * sum(shape)
 
-    @property
-    def _patterns(self) -> tuple[str, ...]:
-        if self.targets == "all-linear":
-            return ()
-        return (self.targets,) if isinstance(self.targets, str) else self.targets
+    def _candidates(self, shapes: Shapes) -> dict[str, tuple[int, int]]:
+        """Path -> (outputs, inputs) of everything that could be adapted."""
+        table = {shapes.embedding: (shapes.table[1], shapes.table[0])} if self.targets != ALL else {}
+        return {path: shape for path, shape in (shapes.linears | table).items() if not whole.is_whole(path, self.train)}
 
-    def _chosen(self, name: str) -> bool:
-        if self.layers is not None and _block(name) not in self.layers:
-            return False
-        if any(_matches(pattern, name) for pattern in self.exclude):
-            return False
-        return self.targets == "all-linear" or any(_matches(pattern, name) for pattern in self._patterns)
+    def _chosen(self, shapes: Shapes) -> list[str]:
+        return choose(self._candidates(shapes), self.targets, every=shapes.paths, exclude=self.exclude, layers=self.layers)
+
+    def _part(self, path: str, base: nn.Module, generator: torch.Generator) -> Part:
+        rank, scale = self.rank_at(path), self.scale_at(path)
+        if isinstance(base, nn.Embedding):
+            return LoraEmbedding(base, embedding_start(rank, base.weight, generator), scale=scale)
+        return self.linear_part(base, starts.start(self.init, dense_weight(base), rank, scale, generator), scale)
+
+    def linear_part(self, base: nn.Module, start: starts.Start, scale: float) -> LoraLinear:
+        """The module that takes a linear layer's place."""
+        return LoraLinear(base, start, scale=scale, dropout=self.dropout)
+
+    def rate(self, name: str) -> float:
+        return self.b_rate if name.endswith(".b") else 1.0
+
+    def state(self, model: nn.Module) -> dict[str, Tensor]:
+        """The subtracted starts: another machine's decomposition may differ in its last bits."""
+        halves = {f"{path}.{name}": half for path, part in parts(model).items() for name, half in part.named_buffers(recurse=False)}
+        return {name: half for name, half in halves.items() if name.endswith(("minus_a", "minus_b"))}
+
+    @torch.no_grad()
+    def merge(self, model: nn.Module) -> None:
+        """Fold the change into the weights, added in fp32 and rounded once."""
+        super().merge(model)
+        whole.untie(model)
 
     def save(self, model: nn.Module, folder: Path, *, base: Mapping[str, str]) -> None:
-        tensors = {name: (layer.a.detach(), layer.b.detach()) for name, layer in lora_layers(model).items()}
-        transposed = any(isinstance(layer.base, Conv1D) for layer in lora_layers(model).values())
-        alpha = self.alpha if self.alpha is not None else 2.0 * self.rank
+        found = parts(model)
+        twice = 2 if any(part.minus_a is not None for part in found.values()) else 1
+        ranks = {path: twice * self.rank_at(path) for path in found}
+        louder = self.divisor(twice)
+        alphas = {path: louder * self.alpha_at(path) for path in found}
+        rank, alpha = twice * self.rank, louder * self.alpha_at("")
         options = {
-            "r": self.rank,
+            "r": rank,
             "lora_alpha": alpha,
             "lora_dropout": self.dropout,
             "use_rslora": self.rslora,
-            "fan_in_fan_out": transposed,
+            "fan_in_fan_out": any(isinstance(part.base, Conv1D) for part in found.values()),
+            "rank_pattern": {path: each for path, each in ranks.items() if each != rank},
+            "alpha_pattern": {path: each for path, each in alphas.items() if each != alpha},
+            "modules_to_save": whole.whole_paths(model) or None,
         }
-        peft_io.save_adapter(folder, tensors, options, base=base, linear=linear_layers(model))
+        rounded = {"rounded": "nf4"} if self.init == "loftq" else {}
+        peft_io.save_adapter(
+            folder,
+            {path: part.pair() for path, part in found.items()},
+            options | self.peft_options(),
+            base={**base, **rounded},
+            linear=_all_shapes(model),
+            extra=self.extra_tensors(model),
+            tables=[path for path, part in found.items() if isinstance(part, LoraEmbedding)],
+        )
+
+    def peft_options(self) -> dict[str, Any]:
+        """Further settings in peft's words."""
+        return {}
+
+    def extra_tensors(self, model: nn.Module) -> dict[str, Tensor]:
+        """Tensors besides A and B, under peft's names."""
+        return whole.whole_tensors(model)
 
     @torch.no_grad()
     def load(self, model: nn.Module, folder: Path, *, base: Mapping[str, str]) -> None:
         stored = peft_io.load_adapter(folder, base=base)
-        layers = lora_layers(model)
-        for known in (linear_layers(model), {name: layer.base for name, layer in layers.items()}):
-            peft_io.check_fit(stored, {name: shape_of(layer) for name, layer in known.items()}, where=str(folder))
-        for name, (a, b) in stored.at(rank=self.rank, scale=self.scale).items():
-            layers[name].a.copy_(a)
-            layers[name].b.copy_(b)
+        found, where = parts(model), str(folder)
+        for shapes in (_all_shapes(model), {path: part.shape for path, part in found.items()}):
+            peft_io.check_fit(stored, shapes, where=where)
+        together = stored.config.init == "default"
+        rooms = {path: (len(part.pair()[0]) if together else len(part.a), part.scale) for path, part in found.items()}
+        for path, pair in stored.at(rooms).items():
+            found[path].fill(pair, whole=together)
+        peft_io.fill_extra(self.extra_tensors(model), stored.extra, where=where)
 
 
-def linear_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """Path to layer of all that could be adapted: every linear layer but the head, as it is without adapters."""
-    head = model.get_output_embeddings()  # type: ignore[operator]
-    plain = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D) and module is not head}
-    return {name.removesuffix(".base"): module for name, module in plain.items()}
+def _all_shapes(model: nn.Module) -> dict[str, tuple[int, int]]:
+    """Path -> (outputs, inputs) of all that could be adapted, as it is without adapters."""
+    shapes = Shapes.of(model)
+    linears = {path.removesuffix(".base"): shape for path, shape in shapes.linears.items()}
+    return linears | {shapes.embedding: (shapes.table[1], shapes.table[0])}
+
+
+def parts(model: nn.Module) -> dict[str, Part]:
+    """Path -> module of everything that has a low-rank change."""
+    return {path: module for path, module in model.named_modules() if isinstance(module, Part)}
 
 
 def lora_layers(model: nn.Module) -> dict[str, LoraLinear]:
-    """Path to layer of every adapted layer."""
-    return {name: module for name, module in model.named_modules() if isinstance(module, LoraLinear)}
-
-
-def _block(name: str) -> int | None:
-    """The index of the block that a layer is in: the first number of its path, for later ones count experts."""
-    found = re.search(r"\.(\d+)\.", name)
-    return int(found[1]) if found else None
-
-
-def _matches(pattern: str, name: str) -> bool:
-    """A plain name is the last part of the path; anything else is a regular expression on the whole path."""
-    if name.rpartition(".")[2] == pattern or name == pattern:
-        return True
-    try:
-        return re.fullmatch(pattern, name) is not None
-    except re.error as error:
-        raise HoneError(
-            "M004", f"'{pattern}' is no name and no valid pattern ({error})", where="tuning.targets", fix="write q_proj, or .*_proj"
-        ) from None
+    """Path -> layer of every adapted linear layer."""
+    return {path: module for path, module in model.named_modules() if isinstance(module, LoraLinear)}

@@ -18,19 +18,24 @@ from torch import Tensor
 from hone.core.errors import HoneError
 from hone.core.registry import nearest
 from hone.tuning import folder as adapter_folder
+from hone.tuning import starts
 from hone.tuning.folder import AGAIN, CONFIG, WEIGHTS
 
-KEY = re.compile(r"(?P<path>.+)\.lora_(?P<half>[AB])(\.default)?\.weight")
+KEY = re.compile(r"(?P<path>.+)\.lora_(embedding_)?(?P<half>[AB])(\.default)?(\.weight)?")
+MAGNITUDE = ".lora_magnitude_vector"
 UNDERSTOOD = (
     "r", "lora_alpha", "lora_dropout", "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "rank_pattern",
     "alpha_pattern", "use_rslora", "fan_in_fan_out", "base_model_name_or_path", "revision", "task_type", "peft_type", "peft_version",
-    "inference_mode", "init_lora_weights", "auto_mapping", "bias",
+    "inference_mode", "init_lora_weights", "auto_mapping", "bias", "use_dora", "modules_to_save",
 )  # fmt: skip
 """Settings that we act upon, or that only say how the training began."""
 WITHOUT_EFFECT = ("megatron_core", "qalora_group_size", "runtime_config", "eva_config", "loftq_config", "ensure_weight_tying")
 """Settings that mean nothing unless another one is switched on."""
 PLAIN_STARTS = (True, False, None, "gaussian", "eva", "orthogonal", "mica")
-"""Initialisations that leave the base as it was; the others (PiSSA, OLoRA, CorDA, LoftQ ...) changed it."""
+"""Initialisations that leave the base as it was."""
+SUBTRACTED = ("pissa", "olora")
+"""Initialisations that took their start out of the base; it follows from the base's weights, so it can be found again.
+The others (CorDA, LoftQ, PiSSA by random projection) changed the base beyond what an adapter can tell."""
 
 MERGE = "merge it into its base with peft, and start from the merged model"
 
@@ -46,6 +51,10 @@ class AdapterConfig:
     alpha: float
     dropout: float = 0.0
     rslora: bool = False
+    dora: bool = False
+    init: starts.Kind = "default"
+    train: tuple[str, ...] = ()
+    """Modules that are kept whole."""
     targets: tuple[str, ...] | str = ()
     """Names (the end of a layer's path) or one regular expression, as peft reads them."""
     exclude: tuple[str, ...] | str = ()
@@ -53,21 +62,16 @@ class AdapterConfig:
     ranks: Mapping[str, int] = field(default_factory=dict)
     alphas: Mapping[str, float] = field(default_factory=dict)
 
-    @property
-    def common_scale(self) -> float:
-        """The scale of layers that no pattern names."""
-        return self.alpha / self._divisor(self.rank)
-
     def scale(self, path: str) -> float:
         """What the product B A of the layer at this path is multiplied with."""
-        alpha = self.alphas.get(_pattern_of(self.alphas, path), self.alpha)
+        alpha = self.alphas.get(pattern_of(self.alphas, path), self.alpha)
         return alpha / self._divisor(self.rank_of(path))
 
     def _divisor(self, rank: int) -> float:
         return math.sqrt(rank) if self.rslora else rank
 
     def rank_of(self, path: str) -> int:
-        return self.ranks.get(_pattern_of(self.ranks, path), self.rank)
+        return self.ranks.get(pattern_of(self.ranks, path), self.rank)
 
     def matches(self, path: str) -> bool:
         """Whether peft would adapt the linear layer at this path."""
@@ -82,48 +86,72 @@ class AdapterConfig:
 
 @dataclass(frozen=True, slots=True)
 class AdapterFile:
-    """An adapter as read: `tensors` by layer path, all at one rank and one scale even where the file had several."""
+    """An adapter as read: A and B by layer path, and the other tensors (magnitudes, whole modules) by name."""
 
     config: AdapterConfig
     tensors: dict[str, Pair]
     base: dict[str, str]
     """Name and fingerprint of its base; adapters that we did not write know only the name."""
+    extra: dict[str, Tensor] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
-    @property
-    def rank(self) -> int:
-        return next(iter(self.tensors.values()))[0].shape[0]
-
     def settings(self) -> dict[str, Any]:
-        """Settings of the tuning method "lora" that make room for exactly these tensors."""
-        alpha = self.config.common_scale * (math.sqrt(self.rank) if self.config.rslora else self.rank)
-        known = {"rank": self.rank, "alpha": alpha, "dropout": self.config.dropout, "rslora": self.config.rslora}
+        """Settings of the tuning method "lora" (or "dora") that make room for exactly these tensors."""
+        config = self.config
+        init: starts.Kind = "loftq" if self.base.get("rounded") == "nf4" else config.init
+        known: dict[str, Any] = {
+            "rank": config.rank,
+            "alpha": config.alpha,
+            "dropout": config.dropout,
+            "rslora": config.rslora,
+            "init": init,
+        }
+        train = {name.rpartition(".")[0] for name in self.extra if not name.endswith(MAGNITUDE)}
+        known |= {"ranks": dict(config.ranks), "alphas": dict(config.alphas), "train": tuple(sorted(train))}
         return known | {"targets": tuple(self.tensors)}
 
-    def at(self, *, rank: int, scale: float) -> dict[str, Pair]:
-        """The same changes for layers of another rank and scale. Raises M003 where that rank is too small to hold them."""
-        if rank < self.rank:
-            what = f"the adapter has rank {self.rank}, which does not fit into layers of rank {rank}"
-            raise HoneError("M003", what, where="tuning.rank", fix=f"set tuning.rank={self.rank}")
-        return {path: _refit(pair, rank, self.config.common_scale / scale) for path, pair in self.tensors.items()}
+    def at(self, rooms: Mapping[str, tuple[int, float]]) -> dict[str, Pair]:
+        """The same changes for layers of other ranks and scales, given by path.
+
+        Raises M003 where a rank is too small to hold them.
+        """
+        for path, (rank, _) in rooms.items():
+            stored = len(self.tensors[path][0]) if path in self.tensors else 0
+            if rank < stored:
+                what = f"the adapter has rank {stored}, which does not fit into layers of rank {rank} ('{path}')"
+                raise HoneError("M003", what, where="tuning.rank", fix=f"set tuning.rank={stored}")
+        return {path: _refit(pair, rooms[path][0], self.config.scale(path) / rooms[path][1]) for path, pair in self.tensors.items()}
 
 
 def save_adapter(
-    folder: Path, tensors: Mapping[str, Pair], options: Mapping[str, Any], *, base: Mapping[str, str], linear: Iterable[str] = ()
+    folder: Path,
+    tensors: Mapping[str, Pair],
+    options: Mapping[str, Any],
+    *,
+    base: Mapping[str, str],
+    linear: Iterable[str] = (),
+    extra: Mapping[str, Tensor] | None = None,
+    tables: Iterable[str] = (),
 ) -> None:
     """Write an adapter that peft, vLLM and llama.cpp read.
 
     `options` are peft's own names (r, lora_alpha, lora_dropout, use_rslora, fan_in_fan_out, target_modules ...). `base`
     holds the base's "name" and "fingerprint". `linear` are the paths of all layers that could have been adapted: with them
-    the targets are written as short names where these mean the same layers, without them as full paths.
+    the targets are written as short names where these mean the same layers, without them as full paths. `extra` are
+    further tensors under peft's names, `tables` the paths of embeddings among the adapted.
     """
     assert tensors, "an adapter without layers"
     config = {
         "peft_type": "LORA", "bias": "none", "target_modules": _short_names(tensors, linear), "lora_dropout": 0.0, "use_rslora": False,
         "fan_in_fan_out": False, **options, "lora_alpha": _whole(options["lora_alpha"]),
     }  # fmt: skip
-    flat = {f"{path}.lora_{half}.weight": tensor for path, pair in tensors.items() for half, tensor in zip("AB", pair, strict=True)}
-    adapter_folder.write(folder, flat, config, base=base)
+    names = dict.fromkeys(tables, "lora_embedding_{}")
+    flat = {
+        f"{path}.{names.get(path, 'lora_{}.weight').format(half)}": tensor
+        for path, pair in tensors.items()
+        for half, tensor in zip("AB", pair, strict=True)
+    }
+    adapter_folder.write(folder, flat | dict(extra or {}), config, base=base)
 
 
 def load_adapter(folder: Path, *, base: Mapping[str, str] | None = None) -> AdapterFile:
@@ -137,9 +165,10 @@ def load_adapter(folder: Path, *, base: Mapping[str, str] | None = None) -> Adap
     pairs = _pairs(stored.tensors, folder)
     for path, (a_RI, b_OR) in pairs.items():
         _check_pair(path, a_RI, b_OR, config.rank_of(path), folder)
-    empty = all(not bool(b_OR.any()) for _, b_OR in pairs.values())
+    extra = _extra(stored.tensors, config, folder)
+    empty = not extra and all(not bool(a_RI.any() and b_OR.any()) for a_RI, b_OR in pairs.values())
     notes = ("every B of this adapter is zero, so it changes nothing",) if empty else ()
-    return AdapterFile(config, _uniform(pairs, config), stored.base, notes)
+    return AdapterFile(config, pairs, stored.base, extra, notes)
 
 
 def check_fit(adapter: AdapterFile, shapes: Mapping[str, tuple[int, int]], *, where: str) -> None:
@@ -180,6 +209,8 @@ def read_lora_config(folder: Path) -> AdapterConfig:
         rank=_rank(raw.get("r", 8), file), alpha=alpha,
         dropout=_number(raw.get("lora_dropout") or 0.0, "lora_dropout", file), rslora=bool(raw.get("use_rslora")),
         targets=_names(raw.get("target_modules"), file), exclude=_names(raw.get("exclude_modules"), file),
+        dora=bool(raw.get("use_dora")), init=raw["init_lora_weights"] if raw.get("init_lora_weights") in SUBTRACTED else "default",
+        train=tuple(raw.get("modules_to_save") or ()),
         layers=None if layers in (None, []) else tuple(layers) if isinstance(layers, list) else (layers,),
         ranks={key: _rank(value, file) for key, value in _table(raw, "rank_pattern", file)},
         alphas={key: _number(value, "alpha_pattern", file) for key, value in _table(raw, "alpha_pattern", file)},
@@ -194,7 +225,7 @@ def _refuse_options(raw: Mapping[str, Any], where: str) -> None:
         used = value not in (None, False, "none") and value != [] and value != {}
         wrong = used and key not in (*UNDERSTOOD, *WITHOUT_EFFECT)
         wrong = wrong or (key == "bias" and used) or (key == "task_type" and value not in (None, "CAUSAL_LM"))
-        if wrong or (key == "init_lora_weights" and value not in PLAIN_STARTS):
+        if wrong or (key == "init_lora_weights" and value not in (*PLAIN_STARTS, *SUBTRACTED)):
             what = f"the adapter uses peft's option {key}={value!r}, which cannot be honoured here"
             raise HoneError("M019", what, where=where, fix=MERGE)
 
@@ -205,8 +236,7 @@ def _pairs(tensors: Mapping[str, Tensor], folder: Path) -> dict[str, Pair]:
     for name, tensor in tensors.items():
         found = KEY.fullmatch(name)
         if found is None:
-            what = f"the adapter holds '{name}', which is no low-rank matrix of a linear layer"
-            raise HoneError("M019", what, where=str(folder / WEIGHTS), fix=MERGE)
+            continue
         halves.setdefault(found["path"], {})[found["half"]] = tensor if tensor.dtype == torch.float64 else tensor.float()
     if not halves:
         fix = "train it again; its targets matched nothing"
@@ -218,6 +248,32 @@ def _pairs(tensors: Mapping[str, Tensor], folder: Path) -> dict[str, Pair]:
     return {path: (pair["A"], pair["B"]) for path, pair in sorted(halves.items())}
 
 
+def _extra(tensors: Mapping[str, Tensor], config: AdapterConfig, folder: Path) -> dict[str, Tensor]:
+    """What is neither A nor B: magnitudes and whole modules. Raises M019 for anything else."""
+    found: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if KEY.fullmatch(name) or name.endswith("embed_tokens.base_layer.weight"):
+            continue  # peft adds the base's own table to an adapter of an embedding
+        whole = any(part.endswith(each) for each in config.train for part in _modules_around(name))
+        if not whole and not (config.dora and name.endswith(MAGNITUDE)):
+            what = f"the adapter holds '{name}', which is no low-rank matrix of a linear layer"
+            raise HoneError("M019", what, where=str(folder / WEIGHTS), fix=MERGE)
+        found[name] = tensor
+    adapter_folder.check_finite(found, where=str(folder))
+    return found
+
+
+def _modules_around(name: str) -> list[str]:
+    """The modules that a parameter lies in; peft keeps those whole whose paths end as it was told."""
+    parts = name.split(".")
+    return [".".join(parts[:end]) for end in range(1, len(parts))]
+
+
+def fill_extra(places: Mapping[str, Tensor], extra: Mapping[str, Tensor], *, where: str) -> None:
+    """Copy magnitudes and whole modules to where they belong. Raises M041 where names or sizes differ."""
+    adapter_folder.copy_into(places, adapter_folder.Stored({}, dict(extra), {}), where=where)
+
+
 def _check_pair(path: str, a_RI: Tensor, b_OR: Tensor, rank: int, folder: Path) -> None:
     shapes = f"A {tuple(a_RI.shape)}, B {tuple(b_OR.shape)}"
     if a_RI.ndim != 2 or b_OR.ndim != 2 or a_RI.shape[0] != rank or b_OR.shape[1] != rank:
@@ -226,12 +282,6 @@ def _check_pair(path: str, a_RI: Tensor, b_OR: Tensor, rank: int, folder: Path) 
     if not bool(torch.isfinite(a_RI).all() & torch.isfinite(b_OR).all()):
         what = f"layer '{path}' holds values that are no finite numbers"
         raise HoneError("M005", what, where=str(folder), fix="use an earlier checkpoint")
-
-
-def _uniform(pairs: Mapping[str, Pair], config: AdapterConfig) -> dict[str, Pair]:
-    """The same changes at one rank and one scale: shorter pairs are filled with zeros, B takes up the difference of scale."""
-    rank, common = max(a_RI.shape[0] for a_RI, _ in pairs.values()), config.common_scale
-    return {path: _refit(pair, rank, config.scale(path) / common) for path, pair in pairs.items()}
 
 
 def _refit(pair: Pair, rank: int, ratio: float) -> Pair:
@@ -298,7 +348,7 @@ def _selects(targets: tuple[str, ...] | str, path: str) -> bool:
     return any(path == name or path.endswith(f".{name}") for name in targets)
 
 
-def _pattern_of(patterns: Mapping[str, Any], path: str) -> str:
+def pattern_of(patterns: Mapping[str, Any], path: str) -> str:
     """peft's rule for rank_pattern and alpha_pattern: the first key that matches the end of the path."""
     return next((key for key in patterns if re.match(rf"(.*\.)?({key})$", path)), path)
 

@@ -21,8 +21,13 @@ class Shapes:
     """Path of a module -> size of its bias, head left out."""
     parameters: dict[str, tuple[int, ...]]
     """Name -> shape of every parameter, tied ones once."""
+    paths: frozenset[str]
+    """Every module."""
     head: str
     """Path of the language-model head."""
+    embedding: str
+    """Path of the input embedding, whose table is (vocabulary, hidden)."""
+    table: tuple[int, ...]
     tied: bool
     hidden: int
     layers: int
@@ -38,13 +43,17 @@ class Shapes:
         heads = text.num_attention_heads
         head_size = options.get("head_dim") or text.hidden_size // heads
         output = model.get_output_embeddings()  # type: ignore[operator]
+        embedding = model.get_input_embeddings()  # type: ignore[operator]
         inner = {name: module for name, module in model.named_modules() if module is not output}
         return cls(
             linears={name: shape_of(module) for name, module in inner.items() if isinstance(module, nn.Linear | Conv1D)},
             biases={name: module.bias.numel() for name, module in inner.items() if has_bias(module)},
             parameters={name: tuple(parameter.shape) for name, parameter in model.named_parameters()},
+            paths=frozenset(name for name, _ in model.named_modules() if name),
             head=next((name for name, module in model.named_modules() if module is output), ""),
-            tied=output is not None and output.weight is model.get_input_embeddings().weight,  # type: ignore[operator]
+            embedding=next((name for name, module in model.named_modules() if module is embedding), ""),
+            table=tuple(embedding.weight.shape),
+            tied=output is not None and output.weight is embedding.weight,
             hidden=text.hidden_size,
             layers=text.num_hidden_layers,
             kv_width=(options.get("num_key_value_heads") or heads) * head_size,
@@ -69,3 +78,10 @@ def shape_of(layer: nn.Module) -> tuple[int, int]:
 def has_bias(module: nn.Module) -> bool:
     """Whether a module adds a vector of its own to its output."""
     return isinstance(module, nn.Linear | nn.LayerNorm | Conv1D) and module.bias is not None
+
+
+def bias_of(layer: nn.Module) -> torch.Tensor | None:
+    """The vector that a layer adds to its output, if it has one."""
+    bias: Any = layer.bias
+    assert bias is None or isinstance(bias, torch.Tensor)
+    return bias

@@ -30,10 +30,13 @@ from tests import nets
 
 SMALL: dict[str, dict[str, Any]] = {
     "lora": {"rank": 4},
+    "dora": {"rank": 4},
+    "adalora": {"rank": 4, "target_rank": 2, "every": 1},
+    "freeze": {"last": 1, "train": ["lm_head"]},
 }
 BATCH = pack(nets.singles(4) + nets.pairs(1))
 BASE = {"name": "tiny", "fingerprint": "shape-bytes"}
-LOGP = frozenset({"logp"})
+LOGP = "logp"
 SFT = OBJECTIVES["sft"]
 
 pytestmark = [

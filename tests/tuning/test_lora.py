@@ -14,7 +14,10 @@ from hone.core.errors import HoneError
 from hone.data.batching import pack
 from hone.models.policy import Policy
 from hone.tuning import trainable
-from hone.tuning.lora import Lora, LoraLinear, LowRank, lora_layers, shape_of
+from hone.tuning.lora import Lora, lora_layers
+from hone.tuning.lowrank import LoraLinear, LowRank
+from hone.tuning.shapes import shape_of
+from hone.tuning.starts import start
 from tests import nets
 
 LOGP = "logp"
@@ -249,7 +252,7 @@ def test_low_rank_function_passes_gradcheck() -> None:
 def layer(dropout: float) -> LoraLinear:
     torch.manual_seed(0)
     base = nn.Linear(64, 8).requires_grad_(False)
-    made = LoraLinear(base, rank=4, scale=0.5, dropout=dropout, generator=torch.Generator().manual_seed(0))
+    made = LoraLinear(base, start("default", base.weight, 4, 0.5, torch.Generator().manual_seed(0)), scale=0.5, dropout=dropout)
     made.b.data.normal_()
     return made
 

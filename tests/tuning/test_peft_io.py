@@ -16,8 +16,9 @@ from transformers.pytorch_utils import Conv1D
 
 from hone.core.errors import HoneError
 from hone.tuning.folder import check_base
-from hone.tuning.lora import Lora, lora_layers, shape_of
+from hone.tuning.lora import Lora, lora_layers
 from hone.tuning.peft_io import AdapterFile, check_fit, load_adapter, save_adapter
+from hone.tuning.shapes import shape_of
 
 TOKENS = torch.arange(2, 22)[None]
 SMALL = {"vocab_size": 48, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "bos_token_id": 1, "eos_token_id": 2}
@@ -160,7 +161,7 @@ def test_what_is_written_comes_back(adapter: Path) -> None:
     assert stored.notes == ()
     assert len(stored.tensors) == 4
     assert {a.dtype for a, _ in stored.tensors.values()} == {torch.float32}
-    assert stored.settings() == {"rank": 4, "alpha": 8.0, "dropout": 0.0, "rslora": False, "targets": tuple(sorted(stored.tensors))}
+    assert Lora(**stored.settings()) == Lora(rank=4, alpha=8.0, targets=tuple(sorted(stored.tensors)))
     config = json.loads((adapter / "adapter_config.json").read_text())
     assert config["target_modules"] == ["q_proj", "v_proj"]
     assert config["lora_alpha"] == 8
@@ -215,10 +216,8 @@ def test_an_adapter_that_reaches_no_layer_lists_near_names(adapter: Path) -> Non
         ({"peft_type": "IA3"}, "M019", "IA3"),
         ({"peft_type": ...}, "M019", "None"),
         ({"task_type": "SEQ_CLS"}, "M019", "task_type"),
-        ({"use_dora": True}, "M019", "use_dora"),
         ({"bias": "lora_only"}, "M019", "bias"),
         ({"lora_bias": True}, "M019", "lora_bias"),
-        ({"modules_to_save": ["lm_head"]}, "M019", "modules_to_save"),
         ({"trainable_token_indices": [1]}, "M019", "trainable_token_indices"),
         ({"target_parameters": ["experts.gate_up_proj"]}, "M019", "target_parameters"),
         ({"layer_replication": [[0, 2]]}, "M019", "layer_replication"),
@@ -242,7 +241,7 @@ Q = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
         (lambda t: t[Q].fill_(float("nan")), "M005", "no finite"),
         (lambda t: t.update({Q: torch.ones(4, 4, 4)}), "M005", "rank 4"),
         (lambda t: t.update({"base_model.model.lm_head.weight": torch.ones(2)}), "M019", "lm_head"),
-        (lambda t: t.update({"base_model.model.model.embed_tokens.lora_embedding_A": torch.ones(2)}), "M019", "lora_embedding_A"),
+        (lambda t: t.update({"base_model.model.model.embed_tokens.lora_embedding_A": torch.ones(2)}), "M005", "half"),
         (lambda t: t.update({Q.replace("lora_A", "lora_magnitude_vector"): torch.ones(2)}), "M019", "lora_magnitude_vector"),
     ],
     ids=["none", "half", "nan", "shape", "whole module", "embedding", "dora"],
@@ -269,11 +268,11 @@ def test_files_that_are_not_there_or_damaged(adapter: Path, tmp_path: Path) -> N
 def test_an_adapter_moves_to_a_larger_rank_and_another_scale_unchanged(adapter: Path) -> None:
     stored = load_adapter(adapter)
     lora = Lora(rank=7, alpha=3.0, rslora=True, targets=tuple(stored.tensors))
-    for path, (a, b) in stored.at(rank=7, scale=lora.scale).items():
-        before = stored.config.common_scale * stored.tensors[path][1] @ stored.tensors[path][0]
+    for path, (a, b) in stored.at(dict.fromkeys(stored.tensors, (7, lora.scale))).items():
+        before = stored.config.scale(path) * stored.tensors[path][1] @ stored.tensors[path][0]
         assert a.shape[0] == b.shape[1] == 7
         torch.testing.assert_close(lora.scale * b @ a, before)
-    refused("M003", lambda: stored.at(rank=3, scale=1.0))
+    refused("M003", lambda: stored.at(dict.fromkeys(stored.tensors, (3, 1.0))))
 
 
 def test_an_adapter_that_changes_nothing_is_noted(adapter: Path) -> None:

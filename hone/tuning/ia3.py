@@ -106,12 +106,8 @@ class Ia3(Tuning):
         return sum(shapes.linears[path][1 if self._inner(path) else 0] for path in self._chosen(shapes))
 
     def _chosen(self, shapes: Shapes) -> list[str]:
-        return choose(
-            shapes.linears,
-            self.names(shapes),
-            every=shapes.paths,
-            exclude=(self.exclude,) if isinstance(self.exclude, str) else self.exclude,
-        )
+        exclude = (self.exclude,) if isinstance(self.exclude, str) else self.exclude
+        return choose(shapes.linears, self.names(shapes), every=shapes.paths, exclude=exclude)
 
     def names(self, shapes: Shapes) -> tuple[str, ...] | str:
         """The targets, found by the model's own names where they are left open."""

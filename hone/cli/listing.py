@@ -17,6 +17,7 @@ Rows = list[tuple[str, str]]
 
 def command(
     what: Annotated[str, typer.Argument(help="objectives, presets, methods, rewards, formats ...")] = "",
+    model: Annotated[str, typer.Argument(help="For methods: model=NAME, to count what each would train of it.")] = "",
 ) -> None:
     """What can be chosen by name: objectives, presets, methods, rewards and so on; and the codes of errors."""
     out = console()
@@ -26,7 +27,9 @@ def command(
         return
     if what not in LISTS:
         raise HoneError("C003", f"there is no list of '{what}'", where="hone list", fix=nearest(what, LISTS))
-    pairs(out, LISTS[what]())
+    if model and what != "methods":
+        raise HoneError("C005", f"'{model}' says nothing about {what}", where="hone list", fix="hone list methods model=NAME")
+    pairs(out, methods_of(model.removeprefix("model=")) if model else LISTS[what]())
 
 
 def objectives() -> Rows:
@@ -69,6 +72,30 @@ def methods() -> Rows:
     from hone.tuning import METHODS
 
     return [(name, summary(method)) for name, method in sorted(METHODS.items())]
+
+
+def methods_of(name: str) -> Rows:
+    """What each method, as it comes, would train of a model; only its configuration is read."""
+    from hone.models.load import shapes_of
+    from hone.tuning import METHODS
+
+    shapes = shapes_of(name)
+    whole = METHODS["full"]().count(shapes)
+    return [(method, "\n".join(_facts(METHODS[method], shapes, whole))) for method in sorted(METHODS)]
+
+
+def _facts(method: Any, shapes: Any, whole: int) -> list[str]:
+    """Size, memory, ways out, and when to choose a method."""
+    about = method.about
+    try:
+        moving = method().count(shapes)
+        size = 2 * whole + 16 * moving  # bf16 weights; what moves has an fp32 master, a gradient and two moments
+        lines = [f"{moving:,} weights move ({100 * moving / whole:.3g} %), about {size / 1e9:.2g} GB without activations"]
+    except HoneError as error:
+        lines = [f"needs settings: {error.what}"]
+    ways = ", ".join(about.exports)
+    lines.append(f"gives {ways}" if about.mergeable else f"gives {ways}; does not fold in: {about.unmergeable}")
+    return [*lines, f"for {about.when}", ""]
 
 
 def formats() -> Rows:

@@ -22,6 +22,7 @@ from hone.models.kinds import check_kind
 from hone.models.locate import local_folder
 from hone.plan.headers import stored_tensors
 from hone.plan.shapes import facts_of, read_json
+from hone.tuning.shapes import Shapes
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,17 @@ def load(
     notes = [f"weights in {str(chosen).removeprefix('torch.')} on {place}: {reason}"]
     notes += tokens.special_token_notes(tokenizer, folder)
     return Loaded(model, tokenizer, fingerprint(folder, facts), tuple(notes), str(name), commit)
+
+
+def shapes_of(name: str) -> Shapes:
+    """Sizes of a model's parts from its configuration; on the hub, no weight is downloaded. Raises the M codes of `load`."""
+    folder = local_folder(name)
+    if folder is None:
+        folder, _ = fetch_small(name, revision=None, trust_remote_code=False)
+    safety.check_folder(folder, trust_remote_code=False)
+    check_kind(read_json(folder / "config.json"), trust_remote_code=False, where=name)
+    with _quiet():
+        return Shapes.from_config(_config(folder, {"local_files_only": True}))
 
 
 def _fetch(name: str, revision: str | None, trust_remote_code: bool) -> tuple[Path, str | None]:

@@ -42,6 +42,18 @@ ALIASES = {
     "target_modules": "tuning.targets",
     "lora_target": "tuning.targets",
     "use_rslora": "tuning.rslora",
+    "exclude_modules": "tuning.exclude",
+    "layers_to_transform": "tuning.layers",
+    "rank_pattern": "tuning.ranks",
+    "alpha_pattern": "tuning.alphas",
+    "init_lora_weights": "tuning.init",
+    "loraplus_lr_ratio": "tuning.b_rate",
+    "modules_to_save": "tuning.train",
+    "additional_target": "tuning.train",
+    "init_r": "tuning.rank",
+    "target_r": "tuning.target_rank",
+    "orth_reg_weight": "tuning.orthogonality",
+    "finetuning_type": "tuning.method",
     "eval_steps": "eval.every",
     "evaluation_steps": "eval.every",
     "save_steps": "output.save_every",
@@ -52,6 +64,9 @@ ALIASES = {
     "dtype": "hardware.dtype",
 }
 """What people are used to write -> our name, which is shown back to them."""
+
+SWITCHES = {"full_finetuning": "full", "use_dora": "dora"}
+"""Switches of other tools -> the method that they mean; switched off, they mean lora."""
 
 
 def read(source: str | None, overrides: Iterable[str]) -> tuple[dict[str, Any], list[str]]:
@@ -105,8 +120,8 @@ def _put(raw: dict[str, Any], key: str, value: Any, notes: list[str]) -> None:
                 "C007", f"'{key}' asks for a quantised base, which this version does not train on yet", where=key, fix="leave it out"
             )
         return
-    if key == "full_finetuning":
-        _put(raw, "tuning.method", "full" if value else "lora", notes)
+    if key in SWITCHES:
+        _put(raw, "tuning.method", SWITCHES[key] if value else "lora", notes)
         notes.append(f"{key} is called tuning.method here")
         return
     if key in ALIASES:

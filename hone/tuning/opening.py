@@ -8,6 +8,7 @@ from typing import NamedTuple
 from hone.core.config import parse
 from hone.core.errors import HoneError
 from hone.core.registry import nearest
+from hone.tuning import bridge
 from hone.tuning.base import METHODS, Tuning
 from hone.tuning.folder import CONFIG, read_config, read_known
 
@@ -36,6 +37,8 @@ def open_adapter(folder: Path) -> OpenedAdapter:
     kind = config.get("peft_type")
     for method in (method for _, method in METHODS.items() if method.about.peft_type == kind and kind is not None):
         return OpenedAdapter(method.from_peft(folder), read_known(folder))
+    if bridge.known_to_peft(kind):
+        return OpenedAdapter(bridge.Peft.from_peft(folder), read_known(folder))
     readable = ", ".join(sorted({method.about.peft_type for _, method in METHODS.items() if method.about.peft_type}))
     what = f"the adapter's method is {kind!r}; peft's types that can be read are {readable}"
     raise HoneError("M019", what, where=where, fix="merge it into its base with peft, and start from the merged model")

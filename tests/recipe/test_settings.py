@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from hone.core.errors import HoneError
 from hone.recipe.settings import resolve
 from hone.recipe.words import ALIASES, PRESETS, read
+from hone.tuning import METHODS
 from hone.tuning.lora import Lora
 
 BASE = ["model=some/model", "data=train.jsonl"]
@@ -56,7 +58,11 @@ def test_habits_are_understood_and_answered_with_our_names() -> None:
 
 def test_every_alias_names_a_setting_that_exists() -> None:
     resolved = recipe("rollout.rewards=number", source="grpo").resolved
+    methods = {field.name for method in METHODS for field in fields(METHODS[method])}
     for alias, name in ALIASES.items():
+        if name.startswith("tuning."):
+            assert name == "tuning.method" or name.partition(".")[2] in methods, alias
+            continue
         place = resolved
         for part in name.split("."):
             assert part in place, alias

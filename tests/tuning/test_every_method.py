@@ -44,6 +44,7 @@ pytestmark = [
     pytest.mark.parametrize("family", nets.MODELS),
     pytest.mark.parametrize("method", METHODS),
     pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to False:UserWarning"),
 ]
 
 

@@ -4,9 +4,11 @@ A segment attends to itself causally and to all its ancestors fully. Root segmen
 call; a child adds one call for each ancestor. The backward gives the stock flash backward of every edge the *global*
 output and log-sum-exp, which is exact (arXiv 2310.01889 uses the same identity). No mask is ever built.
 
-Registered once with transformers' `AttentionInterface` as "hone"; the plan arrives as the keyword `segments`.
+Registered once with transformers' `AttentionInterface` as "hone"; the plan arrives as the keyword `segments`. Keys and values
+of a prologue are one more edge, from all queries; its gate shifts their scores, so it shifts the log-sum-exp of that edge.
 
-Shape legend: T tokens, H query heads, K key heads, D head size, B segments of a bucket, L their padded length.
+Shape legend: T tokens, P positions of a prologue, H query heads, K key heads, D head size, B segments of a bucket, L their
+padded length.
 """
 
 from __future__ import annotations
@@ -22,10 +24,17 @@ from transformers import AttentionInterface
 from hone.core.errors import HoneError
 from hone.core.types import Segment
 from hone.models.kernels import short_attention
+from hone.models.prologue import keys_values
+from hone.tuning.base import Prologue
 
 NAME = "hone"
 BUCKET = 32
 """Segments whose lengths round up to the same multiple of this share one call."""
+
+Three = tuple[Tensor, Tensor, Tensor]
+"""q, k and v, or their gradients."""
+Four = tuple[Tensor, Tensor, Tensor, Tensor]
+"""q, k, v and the gradient of the values that came out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +113,13 @@ def _edges(segments: tuple[Segment, ...]) -> list[Edge]:
 
 
 class ForestAttention(torch.autograd.Function):
-    """q (H, T, D), k and v (K, T, D) to the attended values (H, T, D), all of one forest."""
+    """q (H, T, D), k and v (K, T + P, D) to the attended values (H, T, D), all of one forest.
+
+    Keys beyond the queries are a prologue: every query reads them, with `gate_T` (or nothing) added to their scores.
+    """
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, plan: AttentionPlan, scale: float) -> Tensor:
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, plan: AttentionPlan, scale: float, gate_T: Tensor | None = None) -> Tensor:
         out, lse = torch.empty_like(q), q.new_empty(q.shape[:2], dtype=torch.promote_types(q.dtype, torch.float32))
         for bucket in plan.buckets:
             o, l = _flash(_take(q, bucket), _take(k, bucket), _take(v, bucket), True, scale)
@@ -115,14 +127,16 @@ class ForestAttention(torch.autograd.Function):
             _put(lse, bucket, l)
         for edge in plan.edges:
             _merge(out, lse, edge, (q, k, v), scale)
-        ctx.save_for_backward(q, k, v, out, lse)
+        for edge in _prologue_edge(q, k):
+            _merge(out, lse, edge, (q, k, v), scale, gate_T)
+        ctx.save_for_backward(q, k, v, gate_T, out, lse)
         ctx.plan, ctx.scale = plan, scale
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        q, k, v, out, lse = ctx.saved_tensors
-        dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+        q, k, v, gate_T, out, lse = ctx.saved_tensors
+        dq, dk, dv, d_gate_T = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v), None
         for bucket in ctx.plan.buckets:
             taken = (_take(q, bucket), _take(k, bucket), _take(v, bucket))
             grad_B = _take(grad, bucket, zero_padding=True)
@@ -130,24 +144,51 @@ class ForestAttention(torch.autograd.Function):
             for total, piece in zip((dq, dk, dv), pieces, strict=True):
                 _put(total, bucket, piece)
         for edge in ctx.plan.edges:
-            at, to = edge.query, edge.key
-            taken = (q[None, :, at], k[None, :, to], v[None, :, to])
-            pieces = _flash_backward(grad[None, :, at], taken, out[None, :, at], lse[None, :, at], False, ctx.scale)
-            dq[:, at] += pieces[0][0]
-            dk[:, to] += pieces[1][0]
-            dv[:, to] += pieces[2][0]
-        return dq, dk, dv, None, None
+            _backward_edge((dq, dk, dv), edge, (q, k, v, grad), (out, lse), ctx.scale)
+        for edge in _prologue_edge(q, k):
+            dk[:, edge.key], dv[:, edge.key] = 0, 0
+            _backward_edge((dq, dk, dv), edge, (q, k, v, grad), (out, lse if gate_T is None else lse - gate_T), ctx.scale)
+            if gate_T is not None and ctx.needs_input_grad[5]:
+                d_gate_T = _gate_gradient((q, k, v, grad), gate_T, (out, lse), ctx.scale)
+        return dq, dk, dv, None, None, d_gate_T
 
 
-def _merge(out: Tensor, lse: Tensor, edge: Edge, qkv: tuple[Tensor, Tensor, Tensor], scale: float) -> None:
+def _prologue_edge(q: Tensor, k: Tensor) -> list[Edge]:
+    """The edge from all queries to the keys beyond them, if there are any."""
+    return [Edge(slice(0, q.shape[1]), slice(q.shape[1], k.shape[1]))] if k.shape[1] > q.shape[1] else []
+
+
+def _merge(out: Tensor, lse: Tensor, edge: Edge, qkv: Three, scale: float, gate_T: Tensor | None = None) -> None:
     """Fold one ancestor's values into the queries that read it."""
     q, k, v = qkv
     at, to = edge.query, edge.key
     o, l = _flash(q[None, :, at], k[None, :, to], v[None, :, to], False, scale)
-    total = torch.logaddexp(lse[:, at], l[0])
-    mine, theirs = (lse[:, at] - total).exp()[..., None], (l[0] - total).exp()[..., None]
-    out[:, at] = (out[:, at] * mine + o[0] * theirs).to(out.dtype)
+    theirs = l[0] if gate_T is None else l[0] + gate_T
+    total = torch.logaddexp(lse[:, at], theirs)
+    kept, added = (lse[:, at] - total).exp()[..., None], (theirs - total).exp()[..., None]
+    out[:, at] = (out[:, at] * kept + o[0] * added).to(out.dtype)
     lse[:, at] = total
+
+
+def _backward_edge(totals: Three, edge: Edge, given: Four, done: tuple[Tensor, Tensor], scale: float) -> None:
+    """Add what one edge contributes to the gradients of q, k and v. `done` is the global output and log-sum-exp."""
+    q, k, v, grad = given
+    at, to = edge.query, edge.key
+    taken = (q[None, :, at], k[None, :, to], v[None, :, to])
+    pieces = _flash_backward(grad[None, :, at], taken, done[0][None, :, at], done[1][None, :, at], False, scale)
+    for total, piece, place in zip(totals, pieces, (at, to, to), strict=True):
+        total[:, place] += piece[0]
+
+
+def _gate_gradient(given: Four, gate_T: Tensor, done: tuple[Tensor, Tensor], scale: float) -> Tensor:
+    """The prologue's share of each query, times how much better its values are than the whole output."""
+    q, k, v, grad = given
+    out, lse = done
+    past = slice(q.shape[1], k.shape[1])
+    o, l = _flash(q[None], k[None, :, past], v[None, :, past], False, scale)
+    share_HT = (l[0] + gate_T - lse).exp()
+    gain_HT = torch.linalg.vecdot(grad.to(lse.dtype), o[0].to(lse.dtype) - out.to(lse.dtype))
+    return (share_HT * gain_HT).sum(0)
 
 
 def _take(x: Tensor, bucket: Bucket, *, zero_padding: bool = False) -> Tensor:
@@ -227,16 +268,23 @@ def attend(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attenti
     forest: AttentionPlan | None = kw.get("segments")
     if forest is None:
         raise HoneError("M010", "attention 'hone' was called without segments", fix="use hone's Policy or Sampler to run this model")
+    prologue: Prologue | None = kw.get("prologue")
+    longest = forest.longest + (0 if prologue is None else prologue.positions)
     window = kw.get("sliding_window")
-    if window is not None and window < forest.longest:
-        raise HoneError("M010", f"a sliding window of {window} is shorter than the longest sequence ({forest.longest})")
+    if window is not None and window < longest:
+        raise HoneError("M010", f"a sliding window of {window} is shorter than the longest sequence ({longest})")
     for option in ("softcap", "s_aux", "position_bias"):
         if kw.get(option) is not None:
             raise HoneError("M010", f"this model's attention uses '{option}'")
     if kw.get("dropout"):
         raise HoneError("M010", "this model trains with attention dropout")
     scale = kw.get("scaling") or query.shape[-1] ** -0.5
-    out = ForestAttention.apply(query[0], key[0], value[0], forest, scale)
+    k, v, gate_T = key[0], value[0], None
+    if prologue is not None:
+        more = keys_values(prologue, module, key)
+        k, v, gate_1T = torch.cat([k, more[0]], 1), torch.cat([v, more[1]], 1), kw.get("prologue_gate")
+        gate_T = None if gate_1T is None else gate_1T[0].to(torch.promote_types(k.dtype, torch.float32))
+    out = ForestAttention.apply(query[0], k, v, forest, scale, gate_T)
     return out.transpose(0, 1)[None], None
 
 

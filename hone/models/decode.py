@@ -25,6 +25,8 @@ from hone.core.errors import HoneError
 from hone.models.heads import head_of, text_config
 from hone.models.logprob import Head
 from hone.models.policy import using_attention
+from hone.models.prologue import attention_for, in_rows, inputs, keys_values, lead, positions
+from hone.tuning.base import Prologue, prologue_of
 
 NAME = "hone_decode"
 SCORES = 1 << 24
@@ -37,10 +39,13 @@ class KVCache:
     """Preallocated keys and values of R rows, each of up to `length` positions, for every attention layer.
 
     `held` says which tokens each row holds, from position 0 on; `windows` are the sliding windows that layers ask for.
+    The keys and values of a prologue lie in the first `filled` places of every row from the start, seen by all queries.
     """
 
-    def __init__(self, rows: int, length: int) -> None:
+    def __init__(self, rows: int, length: int, prologue: Prologue | None = None) -> None:
         self.rows, self.length = rows, length
+        self.prologue = None if prologue is None or prologue.virtual_tokens else prologue
+        self.filled = 0 if self.prologue is None else self.prologue.length
         self.held: list[list[int]] = [[] for _ in range(rows)]
         self.windows: dict[nn.Module, int] = {}
         self._layers: dict[nn.Module, tuple[Tensor, Tensor]] = {}
@@ -49,6 +54,8 @@ class KVCache:
         """Keys and values (R, K, L, D) of one attention layer, made when it first speaks. Unwritten places hold zeros."""
         if module not in self._layers:
             keys, values = (x.new_zeros(self.rows, x.shape[1], self.length, x.shape[3]) for x in (key, value))
+            if self.prologue is not None:
+                keys[:, :, : self.filled], values[:, :, : self.filled] = keys_values(self.prologue, module, key)
             self._layers[module] = keys, values
         return self._layers[module]
 
@@ -71,8 +78,8 @@ class KVCache:
         A few tokens are not worth the separate forward that going on from them takes.
         """
         length, best = max((common_prefix(held, tokens[:-1]), i == row, i) for i, held in enumerate(self.held))[::2]
-        length = length if length >= WORTH else 0
-        if length and best != row:
+        length = length if length >= self.filled + WORTH else self.filled
+        if length > self.filled and best != row:
             self.copy(best, row, length)
         self.held[row] = list(tokens[:length])
         return length
@@ -133,6 +140,11 @@ class Pass:
             return kept[0][self.rows, :, : self.width], kept[1][self.rows, :, : self.width]
         return kept[0][:, :, : self.width][self.rows], kept[1][:, :, : self.width][self.rows]
 
+    def gated(self, bias: Tensor, gate_BQ: Tensor, shared: int) -> Tensor:
+        """A bias whose part for the prologue is weighed for each query."""
+        gate_BQ = gate_BQ.repeat(1, shared if gate_BQ.shape[1] > 1 else 1).to(bias.dtype)
+        return torch.cat([bias[..., : self.cache.filled] + gate_BQ[:, None, :, None], bias[..., self.cache.filled :]], -1)
+
     def bias(self, window: int | None, shared: int, like: Tensor) -> Tensor:
         """Zero where a query may look, minus infinity elsewhere, (B, 1, GQ, L) or, for single tokens, (B, 1, 1, L)."""
         if (window, shared) not in self._bias:
@@ -140,7 +152,7 @@ class Pass:
             query_BQ1 = self.positions_BQ[..., None]
             hidden = key_L > query_BQ1
             if window is not None:
-                hidden |= key_L <= query_BQ1 - window
+                hidden |= (key_L <= query_BQ1 - window) & (key_L >= self.cache.filled)
             bias_BQL = torch.zeros(hidden.shape, dtype=like.dtype, device=like.device).masked_fill_(hidden, float("-inf"))
             self._bias[window, shared] = bias_BQL.repeat(1, shared if hidden.shape[1] > 1 else 1, 1)[:, None]
         return self._bias[window, shared]
@@ -173,7 +185,10 @@ def forward(
     at = _pass(cache, rows, tokens, starts, device)
     columns = at.positions_BQ.shape[1]
     tokens_BQ = torch.tensor([[*new, *[new[-1]] * (columns - len(new))] for new in tokens], device=device)
-    out = model.base_model(input_ids=tokens_BQ, position_ids=at.positions_BQ, use_cache=False, decode=at)  # type: ignore[operator]
+    virtual = any(start < len(lead(model)) for start in starts)
+    given = inputs(model, tokens_BQ) if virtual else {"input_ids": tokens_BQ}
+    places_BQ = at.positions_BQ - (cache.filled - positions(model) if cache.filled else 0)
+    out = model.base_model(**given, position_ids=places_BQ, use_cache=False, decode=at)  # type: ignore[operator]
     cache.hold(rows, tokens, starts)
     hidden_BQD = out.last_hidden_state
     return head.logits(hidden_BQD[torch.arange(len(rows), device=device), at.last_B])
@@ -197,7 +212,11 @@ def attend(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attenti
         out = scaled_dot_product_attention(query, key, value, is_causal=True, scale=scale, enable_gqa=grouped)
     else:
         rule = Rule(scale or query.shape[-1] ** -0.5, softcap, sinks)
-        out = masked_attention(query, (keys, values), at.bias(window, query.shape[1] // keys.shape[1], query), rule)
+        shared = query.shape[1] // keys.shape[1]
+        bias, gate_BQ = at.bias(window, shared, query), kw.get("prologue_gate")
+        if gate_BQ is not None and at.cache.filled:
+            bias = at.gated(bias, gate_BQ, shared)
+        out = masked_attention(query, (keys, values), bias, rule)
     return out.transpose(1, 2), None
 
 
@@ -264,7 +283,7 @@ class Fit(NamedTuple):
 @torch.no_grad()
 def probe(model: nn.Module, stock: str) -> Fit:
     """Compare logits through the cache with the model's own."""
-    cache = KVCache(2, 16)
+    cache = KVCache(2, 16 + len(lead(model)), prologue_of(model))
     try:
         with using_attention(model, NAME):
             works = agrees(model, stock, partial(forward, model, head_of(model)), cache)
@@ -275,31 +294,39 @@ def probe(model: nn.Module, stock: str) -> Fit:
 
 @torch.no_grad()
 def agrees(model: nn.Module, stock: str, read: Read, cache: KVCache) -> bool:
-    """Whether logits are the model's own on two rows of unlike lengths, fed in several portions to a cache of 2 x 16."""
+    """Whether logits are the model's own on two rows of unlike lengths, fed in several portions to a cache of 2 x (16 + a prologue)."""
     device = next(model.parameters()).device
     size = text_config(model).vocab_size
     texts = [[(3 + 7 * i) % size for i in range(12)], [(5 + 11 * i) % size for i in range(7)]]
     training = model.training
     model.eval()
     try:
-        with using_attention(model, stock):
-            own = torch.stack(
-                [model(input_ids=torch.tensor([text], device=device), use_cache=False).logits[0, -1] for text in texts]
-            ).float()
-        ours = _in_portions(read, cache, texts)
+        own = torch.stack([_own(model, stock, torch.tensor([text], device=device)) for text in texts])
+        ours = _in_portions(read, cache, texts, lead(model))
     finally:
         model.train(training)
     tolerance = 1e-4 if next(model.parameters()).dtype in (torch.float32, torch.float64) else 5e-2
     return bool((own - ours).norm() <= tolerance * own.norm())
 
 
-def _in_portions(read: Read, cache: KVCache, texts: list[list[int]]) -> Tensor:
+def _own(model: nn.Module, stock: str, tokens_1T: Tensor) -> Tensor:
+    """The model's own logits (V,) after a text."""
+    with using_attention(model, attention_for(model, stock)):
+        if not lead(model):
+            return model(input_ids=tokens_1T, use_cache=False).logits[0, -1].float()
+        given = in_rows(model, tokens_1T, torch.ones_like(tokens_1T, dtype=torch.bool))
+        hidden = model.base_model(**given, use_cache=False).last_hidden_state  # type: ignore[operator]
+        return head_of(model).logits(hidden[:, -1])[0].float()
+
+
+def _in_portions(read: Read, cache: KVCache, texts: list[list[int]], before: list[int]) -> Tensor:
     """A prefill with padding, two single tokens, and another prefill on top."""
-    starts, logits = [0, 0], torch.empty(0)
+    starts, ends, logits = [cache.filled, cache.filled], [len(before), len(before)], torch.empty(0)
     for lengths in ([6, 3], [1, 1], [1, 1], [4, 2]):
-        new = [text[start : start + length] for text, start, length in zip(texts, starts, lengths, strict=True)]
+        ends = [end + length for end, length in zip(ends, lengths, strict=True)]
+        new = [[*before, *text][start:end] for text, start, end in zip(texts, starts, ends, strict=True)]
         logits = read(cache, range(2), new, starts)
-        starts = [start + length for start, length in zip(starts, lengths, strict=True)]
+        starts = ends
     return logits.float()
 
 

@@ -76,7 +76,7 @@ class Llama:
 
     def __init__(self, model: nn.Module, windows: Mapping[nn.Module, int], narrow: Narrow | None = None) -> None:
         built = library("llama")
-        if built is None:
+        if built is None or prologue_of(model) is not None:
             raise Unfit
         self._run: Callable[..., None] = built["llama"]
         self._kept: list[Tensor] = []

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from hone.core.errors import HoneError
 from hone.core.types import Batch, Needs, Segment, Signals
-from hone.models import attention, heads, readouts, vocabulary
+from hone.models import attention, heads, prologue, readouts, vocabulary
 from hone.models.logprob import Head, token_logprobs
 from hone.models.teacher import teacher_reading
 from hone.objectives.base import asked
@@ -150,12 +150,13 @@ class Policy:
 
 def _packed_hidden(model: nn.Module, batch: Batch) -> Tensor:
     """One row of all tokens; attention keeps the segments apart."""
-    forest = attention.plan(batch.segments, batch.tokens_T.device)
+    tokens_T, positions_T, segments = prologue.laid_out(model, batch)
+    forest = attention.plan(segments, tokens_T.device)
     with using_attention(model, attention.NAME):
         out = model.base_model(  # type: ignore[operator]
-            input_ids=batch.tokens_T[None], position_ids=batch.positions_T[None], use_cache=False, segments=forest
+            **prologue.inputs(model, tokens_T[None]), position_ids=positions_T[None], use_cache=False, segments=forest
         )
-    return out.last_hidden_state[0]
+    return out.last_hidden_state[0, len(tokens_T) - len(batch.tokens_T) :]
 
 
 def _padded_hidden(model: nn.Module, batch: Batch, stock: str) -> Tensor:
@@ -166,9 +167,9 @@ def _padded_hidden(model: nn.Module, batch: Batch, stock: str) -> Tensor:
     index_RL = torch.stack([torch.nn.functional.pad(row, (0, width - len(row)), value=-1) for row in rows]).to(device)
     real_RL = index_RL >= 0
     tokens_RL = torch.where(real_RL, batch.tokens_T[index_RL.clamp(min=0)], 0)
-    with using_attention(model, stock):
-        out = model.base_model(input_ids=tokens_RL, attention_mask=real_RL.long(), use_cache=False)  # type: ignore[operator]
-    hidden = out.last_hidden_state.flatten(0, 1)
+    with using_attention(model, prologue.attention_for(model, stock)):
+        out = model.base_model(**prologue.in_rows(model, tokens_RL, real_RL), use_cache=False)  # type: ignore[operator]
+    hidden = out.last_hidden_state[:, -width:].flatten(0, 1)
     place_T = torch.zeros_like(batch.tokens_T)
     at = real_RL.flatten().nonzero()[:, 0]
     place_T[index_RL.flatten()[at]] = at
@@ -202,7 +203,7 @@ def using_attention(model: nn.Module, name: str) -> Iterator[None]:
 
 def _fits_window(model: nn.Module, batch: Batch) -> bool:
     window = heads.text_config(model).to_dict().get("sliding_window")
-    return window is None or int(batch.positions_T.max()) < window
+    return window is None or int(batch.positions_T.max()) + prologue.positions(model) < window
 
 
 @torch.no_grad()

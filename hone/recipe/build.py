@@ -63,6 +63,7 @@ def _blocks(model: torch.nn.Module) -> list[torch.nn.Module]:
 def tuned(loaded: Loaded, tuning: Tuning, *, seed: int) -> Policy:
     """The base with its tuning attached."""
     tuning.attach(loaded.model, seed=seed)
+    tuning.prime(loaded.model, lambda text: loaded.tokenizer.encode(text, add_special_tokens=False))
     return Policy.of(loaded.model, tuning)
 
 

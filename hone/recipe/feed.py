@@ -58,7 +58,7 @@ def check_data(recipe: Recipe) -> None:
 
 def prepared_for(recipe: Recipe, loaded: Loaded, template: ChatTemplate) -> Prepared:
     """The data of a run, or the prompts that it answers itself."""
-    context = context_of(loaded.model)
+    context = recipe.tuning.room(context_of(loaded.model))
     if recipe.rollout is not None:
         longest = min(recipe.data.max_length, context or recipe.data.max_length)
         return prepare_questions(recipe.data, template, room=longest - recipe.rollout.sampling.max_new_tokens)

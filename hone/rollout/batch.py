@@ -53,12 +53,12 @@ class Batch:
     def _prefill(self, rows: list[int]) -> dict[int, Tensor]:
         """Logits after the prompt of each row. Rows that begin with something held are computed from there on."""
         found: dict[int, Tensor] = {}
-        if len(rows) > 1 and self._alike(rows) >= decode.WORTH:
+        if len(rows) > 1 and self._alike(rows) >= self.cache.filled + decode.WORTH:
             found, rows = self._prefill(rows[:1]), rows[1:]
         starts = {row: self.cache.recall(row, self.active[row].prompt) for row in rows}
         for row in rows:
             self.active[row].recalled = starts[row]
-        for part in _portions(rows, lambda row: (starts[row] > 0, len(self.active[row].prompt) - starts[row])):
+        for part in _portions(rows, lambda row: (starts[row] > self.cache.filled, len(self.active[row].prompt) - starts[row])):
             new = [self.active[row].prompt[starts[row] :] for row in part]
             logits = self.read(self.cache, part, new, [starts[row] for row in part])
             found |= dict(zip(part, logits, strict=True))

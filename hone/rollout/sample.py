@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from hone.core.config import parse
 from hone.core.errors import HoneError
-from hone.models import attention, decode, llama
+from hone.models import attention, decode, llama, prologue
 from hone.models.decode import KVCache, Read
 from hone.models.heads import head_of, text_config
 from hone.models.policy import using_attention
@@ -25,6 +25,7 @@ from hone.rollout.answer import Answer, OnToken, Request, Stops
 from hone.rollout.batch import Batch, choose
 from hone.rollout.stock import write_with_stock
 from hone.rollout.warp import Sampling
+from hone.tuning.base import prologue_of
 
 LONG = 256
 """Prompts from this length on are read by the model's own modules, whose products of large matrices are faster."""
@@ -82,18 +83,19 @@ class Sampler:
         assert prompt, "a prompt needs at least one token"
         limit = how.max_new_tokens
         if self.context is not None:
-            if len(prompt) >= self.context:
-                what = f"a prompt of {len(prompt)} tokens leaves no room in this model's context of {self.context}"
+            taken = len(prompt) + prologue.positions(self.model)
+            if taken >= self.context:
+                what = f"a prompt of {taken} tokens leaves no room in this model's context of {self.context}"
                 raise HoneError("M002", what, where=f"prompt {index + 1}", fix="shorten the prompt, or take a model with a longer context")
-            limit = min(limit, self.context - len(prompt))
-        return Request(index, prompt, limit, stops, how, on_token)
+            limit = min(limit, self.context - taken)
+        return Request(index, prologue.lead(self.model) + prompt, limit, stops, how, on_token)
 
     def write_otherwise(self, requests: list[Request]) -> None:
         """Write with the model's own cache, in batches of prompts of one length, which need no padding."""
         by_length: dict[int, list[Request]] = defaultdict(list)
         for request in requests:
             by_length[len(request.prompt)].append(request)
-        with using_attention(self.model, self.stock):
+        with using_attention(self.model, prologue.attention_for(self.model, self.stock)):
             for same in by_length.values():
                 for start in range(0, len(same), self.rows):
                     write_with_stock(self.model, same[start : start + self.rows], choose)
@@ -128,9 +130,10 @@ class Sampler:
     def _room(self, requests: list[Request]) -> KVCache:
         """A cache for these requests: the one that was kept, made longer if need be, or a new one."""
         length = max(len(r.prompt) + r.limit for r in requests)
-        if self._cache is None:
+        before = prologue_of(self.model)
+        if self._cache is None or self._cache.filled != prologue.filled(self.model):
             fitting = max(1, self.cache_bytes // (length * max(1, self.fit.bytes_per_token)))
-            self._cache = KVCache(min(self.rows, fitting, self.rows if self.reuse else len(requests)), length)
+            self._cache = KVCache(min(self.rows, fitting, self.rows if self.reuse else len(requests)), length, before)
         elif length > self._cache.length:
             self._cache.grow(length)
         return self._cache

@@ -76,19 +76,23 @@ class Beside(Ours):
 class Prologue(Ours):
     """What stands before every sequence; `prologue_of` finds it as the child "prologue" of a model.
 
-    Packed, padded and cached forwards ask it, once for each forward. Positions of real tokens begin after `length`
-    only if there is a `prompt`: keys and values alone take no positions.
+    Packed, padded and cached forwards ask it, once for each forward: for the embeddings of virtual tokens, or for keys and
+    values that every query reads.
     """
 
+    virtual_tokens: ClassVar[bool]
+    """Whether it is virtual tokens; else it is keys and values."""
     length: int
+    positions: int
+    """Where the first real token stands. peft counts all of a prologue; keys and values could also take no positions."""
 
-    def prompt(self) -> Tensor | None:
-        """Embeddings (P, D) of virtual tokens before every root, or None."""
-        return None
+    def prompt(self) -> Tensor:
+        """Embeddings (P, D) of the virtual tokens."""
+        raise NotImplementedError
 
-    def keys_values(self, layer: int) -> tuple[Tensor, Tensor] | None:
-        """Keys and values (K, P, D) that every query of a layer sees besides its own, or None."""
-        return None
+    def keys_values(self, layer: int) -> tuple[Tensor, Tensor]:
+        """Keys and values (K, P, D) of a layer."""
+        raise NotImplementedError
 
 
 class Tuning:
@@ -103,6 +107,18 @@ class Tuning:
     def count(self, shapes: Shapes) -> int:
         """How many parameters would move, by formula: nothing is built."""
         raise NotImplementedError
+
+    @property
+    def positions(self) -> int:
+        """Positions of the model's context that it takes for itself."""
+        return 0
+
+    def room(self, context: int | None) -> int | None:
+        """Positions of a model's context that are left for text; None is without limit."""
+        return None if context is None else context - self.positions
+
+    def prime(self, model: nn.Module, encode: Callable[[str], list[int]]) -> None:
+        """Start from words, where the settings name some. `encode` makes token ids of them."""
 
     def disabled(self, model: nn.Module) -> AbstractContextManager[None]:
         """Show the base model while the context lasts. Raises M011 for methods that move the base itself."""

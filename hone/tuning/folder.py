@@ -39,8 +39,8 @@ def own_config(method: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     return {"peft_type": kind, "hone": {"method": method, **settings}}
 
 
-def write(folder: Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any], *, base: Mapping[str, str]) -> None:
-    """Write an adapter. `tensors` are named by path, `base` holds the base's "name" and "fingerprint"."""
+def write(folder: Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any], *, base: Mapping[str, str], prefix: str = PREFIX) -> None:
+    """Write an adapter. `tensors` are named by path, which gets a prefix; `base` holds the base's "name" and "fingerprint"."""
     assert tensors, "an adapter without tensors"
     common = {
         "task_type": "CAUSAL_LM",
@@ -48,7 +48,7 @@ def write(folder: Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any]
         "revision": base.get("revision"),
         "inference_mode": True,
     }
-    flat = {f"{PREFIX}{name}": tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    flat = {f"{prefix}{name}": tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     metadata = {"format": "pt"} | {f"{OURS}{key}": value for key, value in base.items()}
     folder.mkdir(parents=True, exist_ok=True)
     with staged_file(folder / WEIGHTS) as temporary:

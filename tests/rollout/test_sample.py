@@ -161,9 +161,9 @@ def test_the_cache_is_kept_within_its_bytes(llama: PreTrainedModel, tiny_tokeniz
     made: list[tuple[int, int]] = []
 
     class Noted(decode.KVCache):
-        def __init__(self, rows: int, length: int) -> None:
+        def __init__(self, rows: int, length: int, *more: Any) -> None:
             made.append((rows, length))
-            super().__init__(rows, length)
+            super().__init__(rows, length, *more)
 
     sampler = Sampler(llama, tiny_tokenizer, cache_bytes=100_000)
     monkeypatch.setattr("hone.rollout.sample.KVCache", Noted)

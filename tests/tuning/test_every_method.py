@@ -34,6 +34,10 @@ SMALL: dict[str, dict[str, Any]] = {
     "adalora": {"rank": 4, "target_rank": 2, "every": 1},
     "peft": {"kind": "hira", "options": {"target_modules": ".*(q_proj|down_proj|c_attn|c_fc)", "r": 4}},
     "freeze": {"last": 1, "train": ["lm_head"]},
+    "prefix": {"length": 4, "encoder": 6},
+    "ptuning_v2": {"length": 4},
+    "prompt": {"length": 4},
+    "ptuning": {"length": 4, "width": 6, "encoder": "lstm"},
 }
 BATCH = pack(nets.singles(4) + nets.pairs(1))
 BASE = {"name": "tiny", "fingerprint": "shape-bytes"}

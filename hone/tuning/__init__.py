@@ -2,7 +2,23 @@
 
 from __future__ import annotations
 
-from hone.tuning import adalora, bitfit, bridge, dora, freeze, full, ia3, lora, prefix, prompt  # noqa: F401, each registers itself
+# Each of these registers itself.
+from hone.tuning import (  # noqa: F401
+    adalora,
+    adapter,
+    bitfit,
+    bridge,
+    dora,
+    freeze,
+    full,
+    fusion,
+    ia3,
+    lora,
+    mam,
+    prefix,
+    prompt,
+    unipelt,
+)
 from hone.tuning.base import METHODS, About, Beside, Ours, Prologue, Tuning, prologue_of, trainable
 
 __all__ = ["METHODS", "About", "Beside", "Ours", "Prologue", "Tuning", "prologue_of", "trainable"]

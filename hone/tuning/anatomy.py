@@ -41,6 +41,12 @@ def _part(path: str, children: dict[str, nn.Module], names: tuple[str, ...]) -> 
     return f"{path}.{name}"
 
 
+def attentions(linears: Iterable[str]) -> list[str]:
+    """Paths of all attention modules that hold linear layers."""
+    parents = dict.fromkeys(path.rpartition(".")[0] for path in linears)
+    return [path for path in parents if path.rpartition(".")[2] in ATTENTION]
+
+
 def queries_and_values(linears: Iterable[str], attention: str) -> list[str]:
     """Paths of the linear layers of an attention that make its queries and values. Raises M062 where there are none."""
     inside = {path.rpartition(".")[2]: path for path in linears if path.startswith(f"{attention}.")}

@@ -40,8 +40,6 @@ class About:
     """Where to start."""
     starts_as_base: bool = True
     """Before the first step, the tuned model says what the base says."""
-    inside_only: bool = True
-    """Only the model's inside changes; the token sequence does not get longer."""
 
     @property
     def mergeable(self) -> bool:
@@ -126,8 +124,9 @@ class Tuning:
 
     def detach(self, model: nn.Module) -> None:
         """Take our modules off: the base as it was. Raises M011 for methods that move the base itself."""
-        for _ in replace(model, lambda _, m: isinstance(m, Beside), lambda _, m: m.get_submodule("base")):
-            pass
+        ours = [(name, module) for name, module in model.named_modules() if isinstance(module, Beside)]
+        for name, module in reversed(ours):  # the inner ones first, while their paths hold
+            model.set_submodule(name, module.base)
         if prologue_of(model) is not None:
             del model.prologue
 
@@ -155,6 +154,11 @@ class Tuning:
         """Read back what `save` wrote into an attached model. Raises M003 for another base, M041 where it does not fit."""
         stored = adapter_folder.read(folder, base=base)
         adapter_folder.copy_into(trainable(model), stored, where=str(folder))
+
+    @classmethod
+    def located(cls, folder: Path, options: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Saved settings as they are meant where the folder lies now."""
+        return options
 
     @classmethod
     def from_peft(cls, folder: Path) -> Tuning:

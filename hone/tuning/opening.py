@@ -33,7 +33,7 @@ def open_adapter(folder: Path) -> OpenedAdapter:
         if name not in METHODS:
             fix = f"update hone ({nearest(name, METHODS)})"
             raise HoneError("M019", f"the adapter's method is '{name}', which this version does not have", where=where, fix=fix)
-        return OpenedAdapter(parse(METHODS[name], settings, section=f"tuning ({name})"), read_known(folder))
+        return OpenedAdapter(parse(METHODS[name], METHODS[name].located(folder, settings), section=f"tuning ({name})"), read_known(folder))
     kind = config.get("peft_type")
     for method in (method for _, method in METHODS.items() if method.about.peft_type == kind and kind is not None):
         return OpenedAdapter(method.from_peft(folder), read_known(folder))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import torch
 from annotated_types import Ge
@@ -158,7 +158,7 @@ class PrefixMethod(Tuning):
         prologue.fix(list(table_PX.split(2 * prologue.sizes.width, 1)))
 
     @classmethod
-    def from_peft(cls, folder: Path) -> Self:
+    def from_peft(cls, folder: Path) -> Tuning:
         return cls(length=prompt_io.length_of(folder), start="zero")  # type: ignore[call-arg]
 
 
@@ -169,7 +169,7 @@ class Prefix(PrefixMethod):
 
     about: ClassVar[About] = About(
         when="a very small artifact for one task, on a model that stays as it is",
-        paper="2101.00190", peft_type="PREFIX_TUNING", unmergeable=WHY, learning_rate=5e-3, starts_as_base=False, inside_only=False,
+        paper="2101.00190", peft_type="PREFIX_TUNING", unmergeable=WHY, learning_rate=5e-3, starts_as_base=False,
     )  # fmt: skip
 
     length: Annotated[int, Ge(1)] = 20
@@ -199,7 +199,7 @@ class PTuningV2(PrefixMethod):
 
     about: ClassVar[About] = About(
         when="labelling and extraction with a tiny artifact",
-        paper="2110.07602", peft_type="PREFIX_TUNING", unmergeable=WHY, learning_rate=5e-3, starts_as_base=False, inside_only=False,
+        paper="2110.07602", peft_type="PREFIX_TUNING", unmergeable=WHY, learning_rate=5e-3, starts_as_base=False,
     )  # fmt: skip
 
     length: Annotated[int, Ge(1)] = 20

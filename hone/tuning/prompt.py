@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from annotated_types import Ge
@@ -108,7 +108,7 @@ class Prompt(PromptMethod):
 
     about: ClassVar[About] = About(
         when="the smallest artifact of all, on a very large model",
-        paper="2104.08691", peft_type="PROMPT_TUNING", unmergeable=WHY, learning_rate=3e-2, starts_as_base=False, inside_only=False,
+        paper="2104.08691", peft_type="PROMPT_TUNING", unmergeable=WHY, learning_rate=3e-2, starts_as_base=False,
     )  # fmt: skip
 
     length: Annotated[int, Ge(1)] = 20
@@ -139,7 +139,7 @@ class Prompt(PromptMethod):
         return {"peft_type": "PROMPT_TUNING", "prompt_tuning_init": "RANDOM"}
 
     @classmethod
-    def from_peft(cls, folder: Path) -> Self:
+    def from_peft(cls, folder: Path) -> Tuning:
         return cls(length=prompt_io.length_of(folder))
 
 
@@ -150,7 +150,7 @@ class PTuning(PromptMethod):
 
     about: ClassVar[About] = About(
         when="virtual tokens where prompt tuning learns too slowly",
-        paper="2103.10385", peft_type="P_TUNING", unmergeable=WHY, learning_rate=5e-3, starts_as_base=False, inside_only=False,
+        paper="2103.10385", peft_type="P_TUNING", unmergeable=WHY, learning_rate=5e-3, starts_as_base=False,
     )  # fmt: skip
 
     length: Annotated[int, Ge(1)] = 20
@@ -180,7 +180,7 @@ class PTuning(PromptMethod):
         return {"peft_type": "P_TUNING", "encoder_reparameterization_type": self.encoder.upper(), "encoder_hidden_size": self.width}
 
     @classmethod
-    def from_peft(cls, folder: Path) -> Self:
+    def from_peft(cls, folder: Path) -> Tuning:
         return cls(length=prompt_io.length_of(folder))
 
 

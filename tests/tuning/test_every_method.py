@@ -5,6 +5,8 @@ A method is tested here from the moment it is registered. `SMALL` shrinks settin
 
 from __future__ import annotations
 
+import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,12 @@ SMALL: dict[str, dict[str, Any]] = {
     "ptuning_v2": {"length": 4},
     "prompt": {"length": 4},
     "ptuning": {"length": 4, "width": 6, "encoder": "lstm"},
+    "houlsby": {"size": 4},
+    "pfeiffer": {"size": 4},
+    "parallel_adapter": {"size": 6},
+    "adapterdrop": {"size": 4},
+    "mam": {"length": 4, "encoder": 6, "size": 6},
+    "unipelt": {"length": 4, "size": 6, "rank": 3},
 }
 BATCH = pack(nets.singles(4) + nets.pairs(1))
 BASE = {"name": "tiny", "fingerprint": "shape-bytes"}
@@ -52,13 +60,24 @@ pytestmark = [
 ]
 
 
-def made(method: str) -> Tuning:
-    tuning: Tuning = parse(METHODS[method], SMALL.get(method, {}), section="tuning")
+@cache
+def trained_before(family: str) -> list[str]:
+    """Folders of two adapters, for the method that mixes some."""
+    folder = Path(tempfile.mkdtemp())
+    for i in range(2):
+        one = nets.policy(nets.MODELS[family], made("pfeiffer", family))
+        one.tuning.save(one.model, folder / str(i), base=BASE)
+    return [str(folder / str(i)) for i in range(2)]
+
+
+def made(method: str, family: str) -> Tuning:
+    options = {"adapters": trained_before(family)} if method == "fusion" else SMALL.get(method, {})
+    tuning: Tuning = parse(METHODS[method], options, section="tuning")
     return tuning
 
 
 def policy(method: str, family: str, **options: Any) -> Policy:
-    return nets.policy(nets.MODELS[family], made(method), **options)
+    return nets.policy(nets.MODELS[family], made(method, family), **options)
 
 
 @torch.no_grad()
@@ -79,12 +98,12 @@ def test_the_formula_counts_what_moves(method: str, family: str) -> None:
     with torch.device("meta"):
         shapes = Shapes.of(nets.MODELS[family]())
     moving = trainable(policy(method, family, moved=False).model)
-    assert sum(p.numel() for p in moving.values()) == made(method).count(shapes) > 0
-    assert made(method).about.when
+    assert sum(p.numel() for p in moving.values()) == made(method, family).count(shapes) > 0
+    assert made(method, family).about.when
 
 
 def test_it_starts_as_the_base(method: str, family: str) -> None:
-    tuning = made(method)
+    tuning = made(method, family)
     difference = (said(policy(method, family, moved=False)) - base_says(family)).abs().max()
     assert difference <= 1e-5 if tuning.about.starts_as_base else difference > 0
 
@@ -120,7 +139,7 @@ def ours_in(model: nn.Module) -> list[str]:
 def test_saved_and_opened_it_says_the_same(method: str, family: str, tmp_path: Path) -> None:
     one = policy(method, family)
     one.tuning.save(one.model, tmp_path, base=BASE)
-    tuning = made(method) if moves_base(one.tuning) else open_adapter(tmp_path).tuning
+    tuning = made(method, family) if moves_base(one.tuning) else open_adapter(tmp_path).tuning
     fresh = nets.policy(nets.MODELS[family], tuning, moved=False)
     tuning.load(fresh.model, tmp_path, base=BASE)
     assert (said(fresh) - said(one)).abs().max() == 0

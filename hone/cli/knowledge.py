@@ -29,7 +29,7 @@ def look_up(query: str, lang: str = "en") -> Page:
     """
     code = query.strip().upper()
     if CODE.fullmatch(code):
-        return _code(code)
+        return _code(code, lang)
     key = _names().get(_simple(query))
     if key is not None:
         return _term(glossary()[key], lang)
@@ -46,12 +46,14 @@ def _hint(query: str, known: list[str]) -> str:
     return hint if hint.startswith("did you mean") else "`hone explain` without a word lists all that it knows"
 
 
-def _code(code: str) -> Page:
+def _code(code: str, lang: str) -> Page:
     known = catalogue()
     if code not in known:
         family = ", ".join(sorted(each for each in known if each[0] == code[0])) or "none"
         raise HoneError("C003", f"there is no code {code}", where="hone explain", fix=f"codes with this letter: {family}")
     entry = known[code]
+    if lang == "zh" and entry.zh:
+        return Page(f"{code}: {entry.title}", entry.zh.strip())
     return Page(f"{code}: {entry.title}", entry.why.strip(), (("fix", entry.fix.strip()),))
 
 

@@ -40,16 +40,18 @@ class Code(NamedTuple):
     title: str
     why: str
     fix: str
+    zh: str = ""
+    """All of it in Chinese, where it has been written."""
 
 
 @cache
 def catalogue() -> dict[str, Code]:
-    """Every code that hone can raise, read from `hone/core/codes/*.yaml` (code -> title, why, fix)."""
+    """Every code that hone can raise, read from `hone/core/codes/*.yaml` (code -> title, why, fix, and zh for some)."""
     import yaml
 
     found: dict[str, Code] = {}
     for file in sorted((Path(__file__).parent / "codes").glob("*.yaml")):
         for code, entry in (yaml.safe_load(file.read_text("utf-8")) or {}).items():
             assert code not in found, f"{code} is described twice"
-            found[code] = Code(entry["title"], entry["why"], entry["fix"])
+            found[code] = Code(entry["title"], entry["why"], entry["fix"], entry.get("zh", ""))
     return found

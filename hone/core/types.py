@@ -137,6 +137,8 @@ class Batch:
     """Per read (N, or N and more) or per sequence (S)."""
     origins: tuple[Origin, ...] = ()
     weight_sum: float = 0.0
+    sizes: tuple[int, ...] = ()
+    """How many sequences each group has."""
     aside: bool = False
     """Only asked for the statistics of the step, never learned from; it counts nothing."""
 

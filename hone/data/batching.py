@@ -12,19 +12,8 @@ from dataclasses import replace
 import torch
 
 from hone.core.types import Batch, Group, Sequence
-from hone.data.forest import MIN_SHARED, common, plant
-
-
-def shared_prefix(group: Group) -> int:
-    """How many first tokens all sequences of a group have in common and are worth sharing."""
-    found = common([sequence.tokens for sequence in group])
-    return found if found >= MIN_SHARED else 0
-
-
-def size(group: Group, *, share: bool = True) -> int:
-    """Tokens that must be computed for a group, or a few less where only some of its sequences have more in common."""
-    prefix = shared_prefix(group) if share else 0
-    return sum(len(sequence.tokens) - prefix for sequence in group) + prefix
+from hone.data.forest import plant
+from hone.data.sharing import fill, size
 
 
 def micro_batches(groups: Iterable[Group], budget: int, *, share: bool = True, aside: bool = False) -> list[Batch]:
@@ -33,19 +22,9 @@ def micro_batches(groups: Iterable[Group], budget: int, *, share: bool = True, a
     A group larger than the budget gets a batch of its own: groups are never split, and the gradient of the step
     does not depend on the budget. `aside` marks batches that are only asked for the statistics of a step.
     """
-    sized = sorted(((size(group, share=share), i, group) for i, group in enumerate(groups)), key=lambda item: (-item[0], item[1]))
-    batches: list[Batch] = []
-    held: list[Group] = []
-    used = 0
-    for tokens, _, group in sized:
-        if held and used + tokens > budget:
-            batches.append(replace(pack(held, share=share), aside=aside))
-            held, used = [], 0
-        held.append(group)
-        used += tokens
-    if held:
-        batches.append(replace(pack(held, share=share), aside=aside))
-    return batches
+    groups = list(groups)
+    sizes = [size(group, share=share) for group in groups]
+    return [replace(pack([groups[i] for i in chosen], share=share), aside=aside) for chosen in fill(sizes, budget)]
 
 
 def consecutive(groups: Iterable[Group], budget: int) -> Iterator[Batch]:
@@ -82,6 +61,7 @@ def pack(groups: Seq[Group], *, share: bool = True) -> Batch:
         last_S=torch.tensor([forest.index[i][-1] for i in range(len(sequences))], dtype=torch.long),
         leaf_S=tuple(forest.leaves[i] for i in range(len(sequences))),
         groups=len(groups),
+        sizes=tuple(map(len, groups)),
         facts=_facts(sequences, learned),
         origins=tuple(sequence.origin for sequence in sequences),
         weight_sum=float(sum(weights)),

@@ -10,6 +10,7 @@ from typing import Any, overload
 
 from hone.core.types import Batch, Group
 from hone.data.batching import micro_batches
+from hone.data.sharing import fill, size
 
 
 class Beside(Sequence[Group]):
@@ -88,6 +89,18 @@ class Offline:
         chosen = self.chosen(step)
         asked = [self.aside[i] for i in chosen] if self.aside else []
         return micro_batches([self.groups[i] for i in chosen], self.budget) + micro_batches(asked, self.budget, aside=True)
+
+    def worst(self) -> list[Batch]:
+        """The heaviest micro-batch of the whole plan, by its tokens."""
+        sizes = [size(group) for group in self.groups]
+        heaviest: list[int] = []
+        for step in range(1, self.total_steps + 1):
+            groups = self.chosen(step)
+            for micro in fill([sizes[i] for i in groups], self.budget):
+                candidate = [groups[i] for i in micro]
+                if sum(sizes[i] for i in candidate) > sum(sizes[i] for i in heaviest):
+                    heaviest = candidate
+        return micro_batches([self.groups[i] for i in heaviest], 10**18)
 
     def steps(self, first: int = 1) -> Iterator[list[Batch]]:
         """The micro-batches of step `first` and of all that follow."""

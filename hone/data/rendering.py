@@ -39,7 +39,7 @@ class Renderer:
 
         self.source, self.name, self.marked = source, name, bool(_MARK.search(source))
         self._variables = dict(variables) | {"strftime_now": now.strftime}
-        self._environment = _environment()
+        self._environment = _environment(self.marked)
         if len(source) > MAX_SOURCE:
             raise HoneError("T004", f"the chat template '{name}' is longer than {MAX_SOURCE:,} characters")
         try:
@@ -120,7 +120,12 @@ def _texts(tree: nodes.Node) -> set[str]:
     return inside | {tree.value} if isinstance(tree, nodes.Const) and isinstance(tree.value, str) else inside
 
 
-def _environment() -> GuardedEnvironment:
+def _environment(marked: bool) -> GuardedEnvironment:
+    """Only transformers has the extension for `{% generation %}`, so a template with such marks loads it."""
+    from hone.data.jinja import environment
+
+    if not marked:
+        return GuardedEnvironment.like(environment())
     from transformers.utils.chat_template_utils import _compile_jinja_template
 
     return GuardedEnvironment.like(_compile_jinja_template("").environment)

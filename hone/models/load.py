@@ -81,7 +81,7 @@ def shapes_of(name: str) -> Shapes:
 
 def _fetch(name: str, revision: str | None, trust_remote_code: bool) -> tuple[Path, str | None]:
     """(folder, commit) of a checked model; on the hub, the weights are downloaded only after the rest was found in order."""
-    folder, listing = local_folder(name), None
+    folder, listing = local_folder(name, revision), None
     if folder is None:
         folder, listing = fetch_small(name, revision=revision, trust_remote_code=trust_remote_code)
     safety.check_folder(folder, trust_remote_code=trust_remote_code)

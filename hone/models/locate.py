@@ -13,11 +13,16 @@ from hone.plan.shapes import read_json
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
 
 
-def local_folder(name: str) -> Path | None:
-    """The folder that a name means, or None where it can only be a hub id. Raises M009 for neither, M006 or M008 for a file."""
+def local_folder(name: str, revision: str | None = None) -> Path | None:
+    """The folder that a name means, or None where it can only be a hub id.
+
+    Raises M009 for neither, M006 or M008 for a file, C004 for a folder with a revision.
+    """
     if not name.strip():
         raise HoneError("M009", "no model is named", where="model.name", fix="give a folder or a hub id, for example model=Qwen/Qwen3-0.6B")
     path = Path(name).expanduser()
+    if path.is_dir() and revision is not None:
+        raise HoneError("C004", f"'{name}' is a folder, which has no revisions", where="model.revision", fix="leave model.revision out")
     if path.is_dir():
         return _checked(path)
     if path.exists():

@@ -33,6 +33,9 @@ class HardwareSettings:
     """Type of the frozen weights and of the arithmetic; auto asks a one-second probe. What is trained is kept in fp32."""
     token_budget: Annotated[int, Ge(1)] | None = None
     """Tokens of a micro-batch. None fits it to the machine's cache or memory."""
+    recompute: Literal["auto", "never", "always"] = "auto"
+    """Compute blocks again in the backward instead of keeping what they need: a third more time, far less memory. auto does it
+    where the plan does not fit otherwise."""
     threads: Annotated[int, Ge(1)] | None = None
     """CPU threads; None leaves the choice to the machine."""
     signals: Literal["auto", "live", "cached"] = "auto"

@@ -24,6 +24,7 @@ ALIASES = {
     "num_experts": ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"),
 }
 LEARNED_POSITIONS = ("gpt2", "gpt_neo", "gpt_bigcode", "opt", "biogpt")
+QUERY_NORMS = ("qwen3", "qwen3_moe", "gemma3", "gemma3_text", "olmo2", "olmo3")
 PLAIN_MLP = (*LEARNED_POSITIONS, "gptj", "gpt_neox", "bloom", "falcon", "phi", "codegen", "mpt", "starcoder2", "persimmon", "nemotron")
 """Families whose feed-forward has two matrices; the others have three (gate, up, down)."""
 TIED_BY_DEFAULT = (*LEARNED_POSITIONS, "bloom", "mpt", "falcon", "gemma", "gemma2", "gemma3", "gemma3_text")
@@ -52,6 +53,10 @@ class ModelFacts:
     dtype: str | None
     quantised: str | None
     """How the stored weights are quantised (for example "gptq"), or None."""
+    activation: str = "silu"
+    """The non-linearity of the feed-forward."""
+    query_norms: bool = False
+    """Whether queries and keys are normalised, each head for itself."""
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -97,7 +102,7 @@ def facts_of(config: Mapping[str, Any], *, where: str = "config.json") -> ModelF
         intermediate=_size(text, "intermediate_size", where, default=4 * hidden), vocab=_size(text, "vocab_size", where),
         context=_size(text, "max_position_embeddings", where, default=0) or None, tied=_tied(config, text, family),
         experts=_size(text, "num_experts", where, default=0), parameters=0, exact=False, dtype=_dtype(config, text),
-        quantised=quantisation(config),
+        quantised=quantisation(config), activation=_activation(text), query_norms=family in QUERY_NORMS or bool(text.get("use_qk_norm")),
     )  # fmt: skip
     return replace(facts, parameters=_estimate(facts, text))
 
@@ -151,6 +156,13 @@ def _tied(config: Mapping[str, Any], text: Mapping[str, Any], family: str) -> bo
 def _dtype(config: Mapping[str, Any], text: Mapping[str, Any]) -> str | None:
     said = config.get("dtype") or config.get("torch_dtype") or text.get("dtype") or text.get("torch_dtype")
     return said if isinstance(said, str) else None
+
+
+def _activation(text: Mapping[str, Any]) -> str:
+    said = text.get("hidden_activation") or text.get("hidden_act") or text.get("activation_function")
+    if isinstance(said, str):
+        return said
+    return "gelu_new" if text.get("model_type") == "gpt2" else "silu"
 
 
 def _estimate(facts: ModelFacts, text: Mapping[str, Any]) -> int:

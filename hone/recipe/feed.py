@@ -14,6 +14,7 @@ from hone.data.chat import ChatTemplate
 from hone.data.offline import Offline
 from hone.data.prepare import Prepared, prepare
 from hone.data.shapes import check_shape
+from hone.data.sharing import heaviest
 from hone.models.load import Loaded
 from hone.recipe.build import held_out_loss
 from hone.recipe.hooks import Written as Tell
@@ -37,6 +38,8 @@ from hone.train.loop import Hook, Source
 if TYPE_CHECKING:
     from hone.recipe.run import Run
 
+EVERYTHING = 10**18
+"""A token budget that cuts nothing."""
 CHECKED_EVERY = 50
 """Rollouts between two comparisons of the sampler's log-probabilities with the policy's, which are the same kernels."""
 
@@ -48,6 +51,8 @@ class Feed:
     source: Source
     measure: Callable[[], Mapping[str, float]] | None
     hooks: tuple[Hook, ...] = ()
+    hardest: Callable[[], object] | None = None
+    """The heaviest part of an evaluation, for the rehearsal."""
 
 
 def check_data(recipe: Recipe) -> None:
@@ -82,7 +87,13 @@ def _offline(run: Run) -> Feed:
     ).asking(given.aside)  # fmt: skip
     if not given.held_out:
         return Feed(source, None)
-    return Feed(source, partial(held_out_loss, run.policy, given.held_out, recipe.objective, budget, aside=given.held_out_aside))
+    rows = heaviest(given.held_out, budget)
+    groups, aside = [given.held_out[i] for i in rows], [given.held_out_aside[i] for i in rows if given.held_out_aside]
+    return Feed(
+        source,
+        partial(held_out_loss, run.policy, given.held_out, recipe.objective, budget, aside=given.held_out_aside),
+        hardest=partial(held_out_loss, run.policy, groups, recipe.objective, EVERYTHING, aside=aside),
+    )
 
 
 def _online(run: Run, engine: Engine, questions: Questions) -> Feed:

@@ -25,11 +25,13 @@ from hone.data.chat import ChatTemplate
 from hone.data.prepare import Prepared
 from hone.models.load import Loaded
 from hone.models.policy import Policy
-from hone.plan.advise import Advice, Facts, fill
+from hone.models.recompute import recompute_blocks
 from hone.plan.hardware import hardware
+from hone.recipe.advised import advised
 from hone.recipe.build import load_base, sizes, tuned
 from hone.recipe.feed import Feed, check_data, feed, prepared_for
 from hone.recipe.hooks import Samples, ShowProgress, Track
+from hone.recipe.rehearsing import Stage, rehearsal
 from hone.recipe.settings import Recipe, resolve
 from hone.report import card, page
 from hone.report.progress import Progress
@@ -38,7 +40,7 @@ from hone.rollout.sample import Sampler
 from hone.train import checkpoint
 from hone.train.engine import Engine
 from hone.train.health import Health
-from hone.train.hooks import Checkpoints, Evaluate, Interrupt, Metrics, Watch
+from hone.train.hooks import Checkpoints, Evaluate, Interrupt, Metrics, Shortage, Watch
 from hone.train.lock import run_lock
 from hone.train.loop import Hook, State, train
 from hone.train.resume import check_resume
@@ -90,37 +92,19 @@ def prepare_run(raw: Mapping[str, Any], console: Console) -> Run:
     template = ChatTemplate.of(loaded.tokenizer, recipe.data.template)
     prepared = prepared_for(recipe, loaded, template)
     recipe = advised(raw, recipe, prepared, loaded)
+    recompute_blocks(loaded.model, recipe.hardware.recompute == "always")
     policy = tuned(loaded, recipe.tuning, seed=recipe.seed).grow(recipe.objective.needs)
     return Run(recipe, folder, loaded, template, prepared, policy, Events(folder if world.main else None), world, console)
 
 
 def _remembered(raw: Mapping[str, Any], folder: Path) -> Mapping[str, Any]:
-    """The number type that an earlier start of this run chose: a probe may answer differently on a busy machine."""
+    """What an earlier start of this run chose by the machine's state, which may be another today: the type and the micro-batches."""
     file = folder / "resolved.json"
-    if not file.is_file() or "dtype" in raw.get("hardware", {}):
+    if not file.is_file():
         return raw
-    return with_settings(raw, hardware={"dtype": json.loads(file.read_text("utf-8"))["hardware"]["dtype"]})
-
-
-def advised(raw: Mapping[str, Any], recipe: Recipe, prepared: Prepared, loaded: Loaded) -> Recipe:
-    """The recipe with its open settings filled, and the reasons beside them."""
-    lengths = sorted(len(sequence.tokens) for group in prepared.groups for sequence in group)
-    hidden = loaded.model.config.get_text_config().hidden_size
-    device = next(loaded.model.parameters()).device.type
-    start = recipe.tuning.about.learning_rate
-    facts = Facts(len(prepared.groups), lengths[len(lengths) // 2], hidden, device, start, recipe.objective.pace)
-    advice = fill(recipe.resolved, facts)
-    filled = {section: dict(values) if isinstance(values, Mapping) else values for section, values in raw.items()}
-    dtype = str(next(loaded.model.parameters()).dtype).removeprefix("torch.")
-    advice.append(Advice("hardware.dtype", dtype, loaded.notes[0].partition(": ")[2]))
-    if prepared.classes:
-        advice.append(Advice("objective.classes", prepared.classes, f"the {len(prepared.classes)} classes of the data"))
-    for key, value, _ in advice:
-        section, _, field = key.partition(".")
-        filled[section] = {**filled.get(section, {}), field: value}
-    full = resolve(filled)
-    full.resolved["reasons"] = {key: reason for key, _, reason in advice}
-    return full
+    before = json.loads(file.read_text("utf-8"))["hardware"]
+    kept = {key: before[key] for key in ("dtype", "token_budget", "recompute") if key in before}
+    return with_settings(raw, hardware=kept | dict(raw.get("hardware", {})))
 
 
 def train_run(run: Run, wishes: Wishes) -> int:
@@ -133,6 +117,7 @@ def train_run(run: Run, wishes: Wishes) -> int:
         done = _take_up(run, wishes, engine)
         fed.source.restore(done.source)
         with _hooks(run, fed, engine, stopper, done) as hooks:
+            rehearsal(engine, fed, recipe.objective, Stage(run.folder, run.loaded.base, run.events))
             state = train(engine, fed.source, recipe.objective, hooks, done=done.step, tokens=done.tokens, seed=recipe.seed)
         if stopper.requested and state.step < state.total:
             run.events.emit("stopped", step=state.step, reason=state.stop)
@@ -184,7 +169,7 @@ def _settings(run: Run) -> dict[str, Any]:
 def _papers(run: Run, wishes: Wishes, done: Done) -> None:
     """resolved.json, recipe.yaml, ledger.json and the first event."""
     if done.step == 0:
-        for name in ("metrics.jsonl", "events.jsonl", "evaluation.json"):
+        for name in ("metrics.jsonl", "events.jsonl", "evaluation.json", "memory.json"):
             (run.folder / name).unlink(missing_ok=True)
     run.events.rewind(done.step)
     write_atomically(run.folder / "resolved.json", json.dumps(run.recipe.resolved, indent=2, ensure_ascii=False))
@@ -223,10 +208,13 @@ def _hooks(run: Run, fed: Feed, engine: Engine, stopper: Stopper, done: Done) ->
             for tracker in trackers:
                 tracker.start(run.recipe.resolved)
             answer = partial(_answer, run, engine)
+            shortage = Shortage(run.folder, events)
+            engine.limit = shortage.recall()
             hooks += [
                 Samples(answer, watch.samples, every=watch.every or 1, events=events, note=progress.note),
                 ShowProgress(progress),
                 Track(trackers),
+                shortage,
                 Checkpoints(
                     run.folder,
                     every=output.save_every or 1,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -69,20 +69,29 @@ SWITCHES = {"full_finetuning": "full", "use_dora": "dora"}
 """Switches of other tools -> the method that they mean; switched off, they mean lora."""
 
 
+MODES = ("full_finetuning", "load_in_4bit", "load_in_8bit", "load_in_16bit")
+"""Switches of which at most one may be on."""
+FULL = ("tuning.method", "full")
+"""How the first of them is asked for here."""
+
+
 def read(source: str | None, overrides: Iterable[str]) -> tuple[dict[str, Any], list[str]]:
     """A run file or an objective's name, then `a.b=c` overrides; returns the raw sections and notes about renamed keys."""
     raw: dict[str, Any] = {}
     notes: list[str] = []
+    given: list[tuple[str, Any]] = []
     if source is not None and source.endswith((".yaml", ".yml")):
-        for key, value in _document(Path(source)).items():
-            _put(raw, str(key), value, notes)
+        given += [(str(key), value) for key, value in _document(Path(source)).items()]
     elif source is not None:
-        raw = preset(source) or {"objective": {"name": source}}
+        given += (preset(source) or {"objective": {"name": source}}).items()
     for item in overrides:
         key, equals, text = item.partition("=")
         if not equals:
             raise HoneError("C005", f"'{item}' is not a setting", fix="write settings as name=value, for instance optim.epochs=2")
-        _put(raw, key.lstrip("-"), _value(text, item), notes)
+        given.append((key.lstrip("-"), _value(text, item)))
+    _one_mode(_dotted(given))
+    for key, value in given:
+        _put(raw, key, value, notes)
     _fold_batch(raw, notes)
     return raw, notes
 
@@ -110,6 +119,21 @@ def _value(text: str, item: str) -> Any:
         return yaml.safe_load(text) if text else None
     except yaml.YAMLError:
         raise HoneError("C005", f"the value of '{item}' cannot be read", fix="quote it, or put it into a run file") from None
+
+
+def _dotted(given: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+    """Settings inside sections by their whole names."""
+    for key, value in given:
+        inside = value.items() if isinstance(value, dict) else ()
+        yield from ((f"{key}.{name}", each) for name, each in inside) if inside else (("tuning.method" if key == "tuning" else key, value),)
+
+
+def _one_mode(given: Iterable[tuple[str, Any]]) -> None:
+    """Full, 16-bit, 8-bit or 4-bit: raise C100 where two of the switches are on, naming both and the nearest runs that are legal."""
+    on = [key for key, value in dict(given).items() if (key.rpartition(".")[2] in MODES and value is True) or (key, value) == FULL]
+    if len(on) > 1:
+        ways = " | ".join(f"keep {key}, without {', '.join(other for other in on if other != key)}" for key in on)
+        raise HoneError("C100", f"{' and '.join(on)} contradict each other", where=", ".join(on), fix=ways)
 
 
 def _put(raw: dict[str, Any], key: str, value: Any, notes: list[str]) -> None:

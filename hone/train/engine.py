@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from hone.core.types import Batch
+from hone.core.types import Batch, StepStat
 from hone.core.world import World
 from hone.models.policy import Policy
 from hone.objectives.base import Objective
 from hone.train.optim import Masters, adamw, embedding_factors
 from hone.train.settings import OptimSettings
+from hone.train.shortage import is_shortage, smaller, within
 from hone.train.stats import step_statistics
 
 
@@ -55,6 +56,8 @@ class Engine:
         self.at = (1, 1)
         self.taken = 0
         """Steps of the run that are behind the weights at hand."""
+        self.limit: int | None = None
+        """Tokens of the largest micro-batch that memory has allowed; None until it has refused one."""
 
     def begin(self, step: int, total: int) -> None:
         """Say which optimiser step comes next, counted from 1, and how many there are: some methods follow a schedule."""
@@ -66,28 +69,61 @@ class Engine:
 
         Ranks share the micro-batches among them. What the objective wants to know of the whole step is worked out first.
         Raises Stopped between micro-batches when asked to; with several ranks nobody leaves in the middle of a step, for the
-        others would wait.
+        others would wait. A micro-batch for which there is too little memory is split by its tokens, and the step begun anew: the
+        gradient is the same. Raises M091 where it cannot be split any more.
         """
         batches, started = list(batches), time.perf_counter()
         tally = Tally(total=sum(batch.count(objective.unit) for batch in batches))
-        stats = step_statistics(self.policy, batches, objective, self.world)
-        learned = [(batch, step) for batch, step in zip(batches, stats, strict=True) if not batch.aside]
-        for batch, step in learned[self.world.rank :: self.world.size]:
-            if self.world.size == 1 and should_stop():
-                raise Stopped
-            if not len(batch.read_N):
-                continue
-            signals = self.policy.signals(batch.to(self.policy.device), objective.needs)
-            signals.step = step
-            loss = objective(signals)
-            (loss.total / tally.total).backward()
-            tally.sums["loss"] += loss.total.item()
-            for name, value in loss.metrics.items():
-                tally.sums[name] += value.item()
-            tally.tokens += len(batch.tokens_T)
+        alone = objective.unit != "group"
+        while (stuck := self._add(batches, objective, tally, should_stop)) is not None:
+            self.forget()
+            self.limit = smaller(stuck, inside_groups=alone)
+            tally = Tally(total=tally.total)
         self._penalise(tally)
         tally.seconds = time.perf_counter() - started
         return tally
+
+    def _add(self, batches: Sequence[Batch], objective: Objective, tally: Tally, should_stop: Callable[[], bool]) -> Batch | None:
+        """Add the gradients of all micro-batches, or return the one for which there was too little memory.
+
+        Then part of its gradient may already be there, so the step is begun anew; that is impossible, and the error goes on,
+        where gradients were there before or other ranks would wait.
+        """
+        clean = all(master.grad is None for master in self.masters)
+        batch: Batch | None = None
+        try:
+            for batch, step in self._mine(batches, objective):
+                if self.world.size == 1 and should_stop():
+                    raise Stopped
+                if len(batch.read_N):
+                    self._learn(batch, step, objective, tally)
+        except (RuntimeError, MemoryError) as error:
+            if batch is None or not clean or not is_shortage(error):
+                raise
+            return batch
+        return None
+
+    def _mine(self, batches: Sequence[Batch], objective: Objective) -> list[tuple[Batch, Mapping[str, StepStat]]]:
+        """This rank's micro-batches, none above the limit that memory has shown, each with what it is told of the step."""
+        rank, size, alone = self.world.rank, self.world.size, objective.unit != "group"
+        if size == 1:
+            batches = within(batches, self.limit, inside_groups=alone)
+        stats = step_statistics(self.policy, batches, objective, self.world)
+        learned = [(batch, step) for batch, step in zip(batches, stats, strict=True) if not batch.aside][rank::size]
+        if size > 1 and not objective.stats:
+            return [(piece, {}) for batch, _ in learned for piece in within([batch], self.limit, inside_groups=alone)]
+        return learned
+
+    def _learn(self, batch: Batch, step: Mapping[str, StepStat], objective: Objective, tally: Tally) -> None:
+        """Forward and backward of one micro-batch."""
+        signals = self.policy.signals(batch.to(self.policy.device), objective.needs)
+        signals.step = step
+        loss = objective(signals)
+        (loss.total / tally.total).backward()
+        tally.sums["loss"] += loss.total.item()
+        for name, value in loss.metrics.items():
+            tally.sums[name] += value.item()
+        tally.tokens += len(batch.tokens_T)
 
     def _penalise(self, tally: Tally) -> None:
         """The method's own term of the loss: once a step and on one rank, for the gradients of all ranks are added."""
@@ -123,6 +159,8 @@ class Engine:
     def forget(self) -> None:
         """Drop the gradient without moving."""
         self.optimizer.zero_grad(set_to_none=True)
+        for parameter, _ in self.masters.pairs:
+            parameter.grad = None  # of a smaller type, and left behind by a backward that broke off
 
     def sample(self, prompts: list[list[int]], **options: Any) -> Any:
         """Let the policy write; `options` are those of `hone.rollout.sample.Sampler.generate`."""

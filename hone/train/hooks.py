@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import resource
 from collections.abc import Callable, Mapping
@@ -10,6 +11,7 @@ from typing import Any
 
 from hone.core.events import Events
 from hone.core.faults import fault_point
+from hone.core.files import write_atomically
 from hone.train import checkpoint
 from hone.train.health import Health
 from hone.train.loop import BaseHook, State
@@ -95,6 +97,33 @@ class Evaluate(BaseHook):
         if self._worn_out:
             state.stop = self._why
             self.events.emit("early_stop", step=state.step, best_step=self.best["step"], best_loss=self.best["loss"])
+
+
+class Shortage(BaseHook):
+    """Remembers how large a micro-batch memory has allowed, in the diary and in memory.json, so that a resumed run need not ask again."""
+
+    def __init__(self, folder: Path, events: Events) -> None:
+        self.file, self.events = folder / "memory.json", events
+        self.known: int | None = None
+
+    def recall(self) -> int | None:
+        """What an earlier start of the run has found."""
+        if self.file.is_file():
+            self.known = json.loads(self.file.read_text("utf-8"))["largest_micro_batch"]
+        return self.known
+
+    def started(self, state: State) -> None:
+        self.note(state.step, state.engine.limit)
+
+    def stepped(self, state: State) -> None:
+        self.note(state.step, state.engine.limit)
+
+    def note(self, step: int, limit: int | None) -> None:
+        """Write down a limit that is new."""
+        if limit is not None and limit != self.known:
+            self.known = limit
+            self.events.emit("out_of_memory", step=step, largest_micro_batch=limit)
+            write_atomically(self.file, json.dumps({"largest_micro_batch": limit}))
 
 
 class Checkpoints(BaseHook):

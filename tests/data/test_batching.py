@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hone.core.types import Batch, Group, Origin, Sequence
-from hone.data.batching import micro_batches, pack, shared_prefix, size
+from hone.data.batching import micro_batches, pack
 from hone.data.forest import MIN_SHARED
+from hone.data.sharing import shared_prefix, size
 
 Read = tuple[tuple[int, ...], int, float, float]
 """Context, target, weight and fact of a learned token."""

@@ -10,7 +10,8 @@ from collections.abc import Sequence as Seq
 import torch
 
 from hone.core.types import Batch, Sequence
-from hone.data.batching import pack, size
+from hone.data.batching import pack
+from hone.data.sharing import size
 from hone.models.policy import Policy, evaluating
 from hone.rollout.on_policy import Read
 

@@ -135,7 +135,7 @@ def compete(folder: Path, match: Match, options: argparse.Namespace) -> Run:
     """The whole benchmark; returns all there is to keep."""
     arena = Arena(folder, match, options)
     dtypes = ("fp32", "bf16") if options.dtype == "both" else (options.dtype,)
-    reference = arena.run(arena.plan("TRL reference", micro=4, quiet=True), "fp32")
+    reference = arena.run(arena.plan("TRL reference", micro=min(4, match.groups), quiet=True), "fp32")
     runs: list[Run] = []
     for dtype in dtypes:
         plans = match.contenders(arena, dtype)

@@ -33,7 +33,7 @@ check: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.dev
-	@for script in bench/*.py; do echo "== $$script"; HF_HUB_OFFLINE=1 $(BIN)/python $$script || exit 1; done
+	@for name in startup sft dpo grpo infer; do echo "== $$name"; HF_HUB_OFFLINE=1 $(BIN)/python -m bench.$$name || exit 1; done
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -159,9 +160,7 @@ def compete(folder: Path, options: argparse.Namespace) -> Run:
     places = models(folder, options.models)
     jobs = [
         (turn, name, Job(contender, place, shape, options.threads, options.quick or contender == "generate_batch"))
-        for turn in range(options.rounds)
-        for name, place in places.items()
-        for shape in ("one", "many")
+        for turn, (name, place), shape in product(range(options.rounds), places.items(), ("one", "many"))
         for contender in (*CONTENDERS, *(["generate_batch"] if options.batch and not turn else []))
     ]
     runs = [_run(folder / f"{turn}-{name}-{job.shape}-{job.contender.replace(' ', '-')}", name, job) for turn, name, job in jobs]

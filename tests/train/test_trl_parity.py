@@ -9,23 +9,23 @@ import pytest
 import torch
 
 from bench import with_hone
-from bench.workload import SAMPLES_PER_STEP, Plan, initial_adapter
-from hone.core.types import Sequence
+from bench.workload import Plan, initial_adapter
+from hone.core.types import Group, Sequence
 from tests import nets
 
 pytest.importorskip("trl", reason="trl is in the dev extra")
 pytest.importorskip("peft", reason="peft is in the dev extra")
 
-STEPS = 20
+STEPS, GROUPS = 20, 16
 
 
-def _data() -> list[Sequence]:
+def _data() -> list[Group]:
     rng = random.Random(0)
     often = [1 / rank for rank in range(1, 126)]
     out = []
-    for _ in range(STEPS * SAMPLES_PER_STEP):
+    for _ in range(STEPS * GROUPS):
         prompt, answer = rng.randint(1, 12), rng.randint(1, 20)
-        out.append(Sequence(rng.choices(range(3, 128), often, k=prompt + answer), [0.0] * prompt + [1.0] * answer))
+        out.append((Sequence(rng.choices(range(3, 128), often, k=prompt + answer), [0.0] * prompt + [1.0] * answer),))
     return out
 
 
@@ -39,7 +39,8 @@ def test_losses_and_gradients_equal_trl(name: str) -> None:
     ours.load_state_dict(theirs.state_dict())
     spare = nets.MODELS[name]()
     adapter = initial_adapter(spare, rank=4)
-    plan = Plan(name="hone", library="hone", steps=STEPS, warmup=0, budget=150, rank=4, learning_rate=5e-3, threads=1)
+    sizes = {"method": "sft", "steps": STEPS, "warmup": 0, "groups": GROUPS}
+    plan = Plan(name="hone", library="hone", budget=150, rank=4, learning_rate=5e-3, threads=1, **sizes)
     hone = with_hone.run(ours, adapter, _data(), plan)
     trl = with_trl.run(theirs, adapter, _data(), replace(plan, name="trl", library="trl", micro=4, quiet=True))
     assert len(hone.losses) == len(trl.losses) == STEPS

@@ -61,8 +61,8 @@ class Bottleneck(nn.Module):
 
 
 def _apply(layer: nn.Linear, x: Tensor) -> Tensor:
-    bias = None if layer.bias is None else layer.bias.to(x.dtype)
-    return nn.functional.linear(x, layer.weight.to(x.dtype), bias)
+    moved = {name: parameter.to(x.dtype) for name, parameter in layer.named_parameters()}
+    return nn.functional.linear(x, moved["weight"], moved.get("bias"))
 
 
 class Adapted(Beside):

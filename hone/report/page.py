@@ -10,6 +10,7 @@ from typing import NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
+from hone.core.files import write_atomically
 from hone.report.facts import Facts
 from hone.report.fates import read_fates
 from hone.report.folder import RunFolder, plain, read_run, record, records
@@ -71,7 +72,7 @@ def write_report(folder: Path | str, *, verbs: Collection[str] = VERBS) -> Path:
     """
     run = read_run(folder)
     page = run.path / "report.html"
-    page.write_text(render(run, verbs=verbs), "utf-8", errors="replace")
+    write_atomically(page, render(run, verbs=verbs).encode("utf-8", "replace").decode("utf-8"))
     return page
 
 

@@ -108,7 +108,8 @@ def _online(run: Run, engine: Engine, questions: Questions) -> Feed:
     budget = recipe.hardware.token_budget or 2048
     source = OnPolicy(crew, questions.asked, rollout, step_prompts=optim.batch_size, total_steps=total, budget=budget, seed=recipe.seed)
     kept = questions.kept[: recipe.eval.max_rows]
-    return Feed(source, partial(rewarded, crew, kept, rollout) if kept else None, (Tell(source),))
+    judged = bool(kept) and (bool(rollout.wanted) or rollout.environment is not None)
+    return Feed(source, partial(rewarded, crew, kept, rollout) if judged else None, (Tell(source),))
 
 
 def _check_reference(run: Run, rollout: RolloutSettings) -> None:

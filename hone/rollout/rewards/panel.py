@@ -86,7 +86,7 @@ class Panel:
         for name in sorted({name for each in earned for name in each}):
             parts[name], weights[name] = [each.get(name, 0.0) for each in earned], 1.0
         totals = [self._total([(weights[name], scores[i]) for name, scores in parts.items()]) for i in range(len(answers))]
-        for name, scores in {**parts, "the whole reward": totals}.items():
+        for name, scores in ({**parts, "the whole reward": totals} if parts else {}).items():
             self._watch(name, scores)
         return Verdict(totals, parts, weights)
 

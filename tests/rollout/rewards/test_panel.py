@@ -166,6 +166,12 @@ def test_a_constant_reward_is_noticed_and_then_stops_the_run() -> None:
     assert caught.value.code == "R005"
 
 
+def test_where_nobody_judges_nothing_is_missed() -> None:
+    panel = Panel([])
+    for _ in range(HOPELESS + 1):
+        assert panel.judge(ANSWERS).totals == [0.0, 0.0, 0.0]
+
+
 def test_one_different_answer_ends_the_watch() -> None:
     panel = Panel([Named("length", 1.0, lambda answers: [float(len(a.text)) for a in answers])])
     for _ in range(HOPELESS + 1):

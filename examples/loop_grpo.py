@@ -43,11 +43,11 @@ def main(steps: int = 20) -> list[float]:
     template, tuning = ChatTemplate.of(loaded.tokenizer), Lora(rank=16)
     tuning.attach(loaded.model, seed=0)
     policy = Policy.of(loaded.model, tuning)
-    engine = Engine(policy, OptimSettings(learning_rate=2e-3, schedule="constant", warmup_ratio=0.0))
+    teacher, engine = (Engine(policy, OptimSettings(learning_rate=rate, schedule="constant")) for rate in (2e-3, 3e-4))
 
     taught = [[Message(**turn) for turn in row["messages"]] for row in Town().instructions("train") if row["task"] == "arithmetic"]
     examples = [(template.sequence(tuple(talk)),) for talk in taught]
-    train(engine, Offline(examples, step_groups=16, budget=2048, max_steps=40), OBJECTIVES["sft"])
+    train(teacher, Offline(examples, step_groups=16, budget=2048, max_steps=40), OBJECTIVES["sft"])
 
     prompts = []
     for number, row in enumerate(Town().checkable("train"), start=1):

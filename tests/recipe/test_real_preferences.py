@@ -1,9 +1,13 @@
-"""Real preferences and rewards through the whole of a run: it learns, every row has a fate, and held-out accuracy is reported."""
+"""Real preferences and rewards through the whole of a run: every row has a fate, and held-out accuracy is reported.
+
+Six steps of a tiny model show that it runs, not that it learns: of the rewarded turns, 80 % are wanted in training and 55 % held out.
+"""
 
 from __future__ import annotations
 
 import gzip
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +65,7 @@ def test_rewarded_turns(objective: str, work: Work, shared: Path, tmp_path: Path
     assert 0 < sum(row["label"] for row in rows) < len(rows)
     (tmp_path / "turns.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     found = trained(work, objective, shared / "weights/stories260k", tmp_path / "turns.jsonl", tmp_path / "run")
-    assert 0 <= found["eval_accuracy"][-1] <= 1 and found["eval_loss"][-1] < found["eval_loss"][0] + 0.05
+    assert found["eval_loss"][0] == pytest.approx(0.5 if objective == "kto" else 0.6931, abs=1e-3)
+    assert 0 <= found["eval_accuracy"][-1] <= 1 and math.isfinite(found["eval_loss"][-1])
     if objective == "pointwise_rm":
         assert "score" in open_model(tmp_path / "run").policy.heads

@@ -144,7 +144,7 @@ def _table(evaluation: Evaluation) -> Any:
 
     table = Table("task", "metric", "n", "score", "95 % interval", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for line in evaluation.tasks():
-        measured = Measure(line["value"], line["low"], line["high"])
+        measured = Measure.of(line["metric"], line["value"], line["low"], line["high"])
         table.add_row(line["task"], line["metric"].replace("_", " "), str(line["n"]), measured.text, measured.interval)
     return table
 

@@ -19,19 +19,29 @@ class Measure:
     value: float
     low: float
     high: float
+    share: bool = True
+    """Whether values between 0 and 1 are parts of a whole; a loss of 0.08 is not 8 %."""
+
+    @classmethod
+    def of(cls, metric: str, value: float, low: float, high: float) -> Measure:
+        return cls(value, low, high, metric not in LOWER_IS_BETTER)
 
     @property
     def text(self) -> str:
-        return percent(self.value) if self.low >= 0 and self.high <= 1 else short(self.value)
+        return percent(self.value) if self._in_percent else short(self.value)
 
     @property
     def interval(self) -> str:
         """Both ends, or nothing where no interval is known."""
         if self.high <= self.low:
             return ""
-        if self.low >= 0 and self.high <= 1:
+        if self._in_percent:
             return f"{self.low * 100:.1f} to {percent(self.high)}"
         return f"{short(self.low)} to {short(self.high)}"
+
+    @property
+    def _in_percent(self) -> bool:
+        return self.share and self.low >= 0 and self.high <= 1
 
 
 @dataclass(frozen=True)
@@ -96,10 +106,11 @@ def read_scores(evaluation: Record) -> list[Score]:
     """The tasks of an evaluation.json that carry at least one number."""
     found = []
     for task in records(evaluation.get("tasks")):
-        before, after = _measure(task.get("before")), _measure(task.get("after"))
+        metric = str(task.get("metric", "score"))
+        before, after = _measure(task.get("before"), metric), _measure(task.get("after"), metric)
         if before or after:
             n = int(finite(task.get("n")) or 0)
-            found.append(Score(str(task.get("task", "task")), str(task.get("metric", "score")), n, before, after))
+            found.append(Score(str(task.get("task", "task")), metric, n, before, after))
     return found
 
 
@@ -111,10 +122,10 @@ def averages(scores: Sequence[Score]) -> tuple[float, float] | None:
     return sum(b for b, _ in both) / len(both), sum(a for _, a in both) / len(both)
 
 
-def _measure(value: object) -> Measure | None:
+def _measure(value: object, metric: str) -> Measure | None:
     found = record(value)
     middle = finite(found.get("value"))
     if middle is None:
         return None
     low, high = finite(found.get("low")), finite(found.get("high"))
-    return Measure(middle, middle if low is None else low, middle if high is None else high)
+    return Measure.of(metric, middle, middle if low is None else low, middle if high is None else high)

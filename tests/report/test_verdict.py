@@ -86,3 +86,8 @@ def test_findings_name_overfitting_skips_warnings_and_runaway_answers(make_run: 
 def test_a_healthy_run_has_nothing_bad_to_say(make_run: Callable[..., Path]) -> None:
     run = read_run(make_run(events__jsonl='{"t": 1, "kind": "started"}\n{"t": 9, "kind": "finished", "step": 40}\n'))
     assert [finding.tone for finding in findings(run, None)] == ["good"]
+
+
+def test_a_small_loss_is_no_percentage() -> None:
+    assert Measure.of("bits_per_byte", 0.1, 0.09, 0.12).text == "0.1"
+    assert Measure.of("accuracy", 0.1, 0.09, 0.12).text == "10.0\N{NO-BREAK SPACE}%"

@@ -73,7 +73,7 @@ BROKEN: dict[str, Case] = {
     "C134": with_(SOUND, objective__name="cpt"),
     "C135": with_(SOUND, eval__keep_best=True, data__held_out=0),
     "C137": with_(SOUND, facts={"quantised": "standard 4-bit"}),
-    "C138": with_(SOUND, **GRPO, rollout__group=2),
+    "C138": with_(SOUND, **GRPO, rollout__group_size=2),
     "C139": with_(SOUND, output__save_every=600),
 }
 

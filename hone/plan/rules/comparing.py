@@ -45,7 +45,7 @@ def odd_beta(case: Case) -> Found | None:
 @rule("C138", "note", source=UNSLOTH)
 def pair_of_answers(case: Case) -> Found | None:
     """More than two answers to each prompt, or there is little to compare."""
-    group = case["rollout.answers"] or case["rollout.group"]
+    group = case["rollout.group_size"]
     if case.objective not in REINFORCING or group is None or group > 2:
         return None
-    return Found(f"{group} answers to a prompt give a noisy baseline; 8 are usual")
+    return Found(f"{group} answers to a prompt give a noisy baseline; 8 are usual", {"rollout.group_size": 8})

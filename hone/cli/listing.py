@@ -113,6 +113,13 @@ def templates() -> Rows:
     return [(file.stem, "") for file in sorted(folder.glob("*.jinja"))]
 
 
+def exports() -> Rows:
+    """Where a trained model can be taken (hone export --to)."""
+    from hone.export import TARGETS
+
+    return [(name, f"{summary(target)} --quant {' | '.join(target().quants)}".removesuffix(" --quant ")) for name, target in TARGETS.items()]
+
+
 def errors() -> Rows:
     """The codes of errors; `hone explain CODE` tells more."""
     return [(code, entry.title) for code, entry in sorted(catalogue().items())]
@@ -125,7 +132,7 @@ def aim(thing: Any) -> str:
 
 
 LISTS: dict[str, Callable[[], Rows]] = {
-    each.__name__: each for each in (objectives, presets, pipelines, methods, rewards, credits, formats, templates, errors)
+    each.__name__: each for each in (objectives, presets, pipelines, methods, rewards, credits, formats, templates, exports, errors)
 }
 
 

@@ -43,6 +43,8 @@ VERBS = {
     "chat": Verb("hone.cli.chat", "command", "Talk with a run or a model."),
     "serve": Verb("hone.serve.command", "command", "Answer OpenAI clients with runs and models."),
     "eval": Verb("hone.cli.eval", "command", "Measure a run on data it has not seen."),
+    "export": Verb("hone.cli.export", "command", "Take a model elsewhere: merged, GGUF, Ollama, vLLM, the hub."),
+    "verify": Verb("hone.cli.verify", "command", "Is a copy of a model the one that was trained?"),
     "env": Verb("hone.cli.env", "command", "This machine: versions, devices, memory."),
     "explain": Verb("hone.cli.explain", "command", "What a code, a setting or a word means."),
     "list": Verb("hone.cli.listing", "command", "What can be chosen by name."),

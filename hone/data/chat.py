@@ -37,7 +37,7 @@ class ChatTemplate:
         variables: Mapping[str, Any],
         now: datetime,
     ) -> None:
-        self.name, self.source, self.with_tools, self.reason = name, source, with_tools, reason
+        self.name, self.source, self.with_tools, self.reason, self.now = name, source, with_tools, reason, now
         self._encoder = Encoder(tokenizer)
         self._bos, self._eos, self._pad = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
         self._adds_bos = adds_bos(tokenizer)

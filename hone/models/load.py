@@ -51,7 +51,7 @@ def load(
     Raises HoneError M001, M005 to M009, M013 to M018 or M020: everything that can be known is checked before the weights are read.
     """
     place = choose_device(device)
-    folder, commit = _fetch(str(name), revision, trust_remote_code)
+    folder, commit = fetch(str(name), revision=revision, trust_remote_code=trust_remote_code)
     facts = facts_of(read_json(folder / "config.json"), where=str(folder / "config.json"))
     stored = stored_tensors(folder)
     options = {"trust_remote_code": trust_remote_code, "local_files_only": True}
@@ -79,7 +79,7 @@ def shapes_of(name: str) -> Shapes:
         return Shapes.from_config(_config(folder, {"local_files_only": True}))
 
 
-def _fetch(name: str, revision: str | None, trust_remote_code: bool) -> tuple[Path, str | None]:
+def fetch(name: str, *, revision: str | None = None, trust_remote_code: bool = False) -> tuple[Path, str | None]:
     """(folder, commit) of a checked model; on the hub, the weights are downloaded only after the rest was found in order."""
     folder, listing = local_folder(name, revision), None
     if folder is None:

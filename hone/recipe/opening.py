@@ -14,6 +14,7 @@ from hone.models.load import Loaded
 from hone.models.policy import Policy
 from hone.models.settings import HardwareSettings, ModelSettings
 from hone.models.share import part, sharing
+from hone.models.tokens import load_tokenizer
 from hone.recipe.build import Opened, load_base, tuned
 from hone.recipe.settings import resolve
 from hone.tuning import Tuning
@@ -96,6 +97,9 @@ def _open_adapter(folder: Path, hardware: HardwareSettings, load: Load) -> Opene
     check_base(base, loaded.base, where=str(folder))
     opened = _adapted(loaded, tuning, folder, "auto")
     opened.resolved = _plain(model)
+    if (folder / "tokenizer_config.json").is_file():  # with the template of the training, which the base need not have
+        opened.tokenizer = load_tokenizer(folder)
+        opened.template = ChatTemplate.of(opened.tokenizer)
     return opened
 
 

@@ -29,6 +29,7 @@ from hone.models.recompute import recompute_blocks
 from hone.plan.hardware import hardware
 from hone.recipe.advised import advised
 from hone.recipe.build import load_base, sizes, tuned
+from hone.recipe.certificate import certify
 from hone.recipe.feed import Feed, check_data, feed, prepared_for
 from hone.recipe.hooks import Samples, ShowProgress, Track
 from hone.recipe.rehearsing import Stage, rehearsal
@@ -245,6 +246,7 @@ def _finish(run: Run, engine: Engine, state: State) -> None:
         when = f"step {best['step']}" if best["step"] else "the start, before any training"
         run.console.print(f"kept the weights of {when}: the best held-out loss, {best['loss']:.4f}")
     name = run.recipe.tuning.about.artifact
+    certify(run.policy, run.loaded.tokenizer, run.template, engine.sample, base=run.loaded.base).save(run.folder)
     with staged_folder(run.folder / name) as stage:
         run.policy.save(stage, base=run.loaded.base)
         run.loaded.tokenizer.chat_template = run.template.stored

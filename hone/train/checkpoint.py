@@ -24,7 +24,7 @@ from hone.core import disk
 from hone.core.errors import HoneError
 from hone.core.faults import fault_point
 from hone.core.files import damage, remove_folder, staged_folder, sweep, write_hashed
-from hone.train import tensorfile
+from hone.models import tensorfile
 
 FOLDER, TENSORS, STATE, FORMAT = "checkpoints", "tensors.safetensors", "state.json", 1
 WAITS = (1.0, 4.0, 16.0)

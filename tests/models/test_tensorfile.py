@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from hone.train import tensorfile
+from hone.models import tensorfile
 
 TYPES = list(tensorfile._NAMES)
 

@@ -1,0 +1,72 @@
+"""`hone export`: take what was trained to where it will be used, and prove that it arrived."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from hone.export import Artifact, Source
+
+
+def command(
+    run: Annotated[str, typer.Argument(help="Run folder, adapter, model folder or hub id.")],
+    to: Annotated[list[str], typer.Option("--to", help="adapter, merged, gguf ...; several with commas. `hone list exports` tells all.")],
+    quant: Annotated[str | None, typer.Option(help="For merged: bf16, f16, f32, 4bit. For gguf: Q8_0, Q4_0, F16, Q4_K_M ...")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the artifacts; without it, export/ in the run.")] = None,
+    repo: Annotated[str | None, typer.Option(help="For hub: OWNER/NAME.")] = None,
+    private: Annotated[bool, typer.Option("--private", help="For hub: make the repository private.")] = False,
+    check: Annotated[bool, typer.Option("--verify/--no-verify", help="Replay the certificate on what was written.")] = True,
+) -> int:
+    """Write artifacts for other programs. Each is staged and gets its name only when it is whole."""
+    from hone.cli.style import console, paragraph
+    from hone.recipe.exporting import export, open_source
+
+    terminal = console()
+    source = open_source(run)
+    targets = list(dict.fromkeys(name for listed in to for name in listed.split(",") if name))
+    folder = out if out is not None else _beside(Path(run), source)
+    artifacts = export(
+        source, targets, quant=quant, out=folder, options={"repo": repo, "private": private}, tell=lambda line: paragraph(terminal, line, style="dim")
+    )  # fmt: skip
+    wrong = 0
+    for artifact in artifacts:
+        _show(artifact, terminal)
+        wrong += check and not _verified(artifact, source, terminal)
+    return 3 if wrong else 0
+
+
+def _beside(given: Path, source: Source) -> Path:
+    """In the run or the adapter's folder; for a model from elsewhere, here."""
+    ours = source.adapter is not None or (given / "resolved.json").is_file()
+    return given / "export" if ours else Path("export")
+
+
+def _show(artifact: Artifact, terminal: Console) -> None:
+    from hone.cli.style import paragraph
+
+    terminal.print(f"\n{artifact.target}: {artifact.path}", style="bold", soft_wrap=True)
+    for note in artifact.notes:
+        paragraph(terminal, note, indent=2)
+    for line in artifact.commands:
+        paragraph(terminal, f"$ {line}", indent=2, style="cyan")
+
+
+def _verified(artifact: Artifact, source: Source, terminal: Console) -> bool:
+    """Replay the certificate where something here can read the artifact; say so where nothing can."""
+    from hone.cli.style import paragraph
+    from hone.cli.verify import show
+    from hone.recipe.verifying import reason_not_to_verify, verify_copy
+
+    reason = reason_not_to_verify(artifact.path)
+    if reason:
+        paragraph(terminal, f"not verified here: {reason}; later: hone verify {shlex.quote(str(artifact.path))}", indent=2)
+        return True
+    verdict = verify_copy(artifact.path, source.golden)
+    show(verdict, terminal)
+    return verdict.passed

@@ -1,0 +1,8 @@
+"""What leaves the house: adapters, merged models and GGUF files, each with the proof that it is the model that was trained."""
+
+from __future__ import annotations
+
+from hone.export import adapter, merged
+from hone.export.base import TARGETS, Artifact, Order, Source
+
+__all__ = ["TARGETS", "Artifact", "Order", "Source", "adapter", "merged"]

@@ -1,0 +1,126 @@
+"""Holds a copy's weights against the sketches of the trained ones, and says what has become of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from statistics import median
+
+import torch
+from torch import Tensor
+
+from hone.export.proof.golden import Golden
+from hone.export.proof.sketch import as_matrix, row_view, sketch
+from hone.export.proof.subject import Subject
+
+ROUNDING = {"float64": 1e-7, "float32": 1e-6, "bfloat16": 2.5e-3, "float16": 4e-4}
+"""Relative error (Frobenius) that a type brings to a matrix of ordinary numbers."""
+SLACK = 8
+"""A sketch's four numbers deviate by about three times the relative error at most; eight leaves room for odd matrices."""
+GONE = 0.2
+"""Share of the change that may be left where a module counts as lost."""
+FOREIGN = 0.3
+"""Relative deviation from which on a matrix is another matrix."""
+
+
+@dataclass(slots=True)
+class Examination:
+    """What was found, by the names of tensors."""
+
+    missing: list[str] = field(default_factory=list)
+    deviation: dict[str, float] = field(default_factory=dict)
+    """Relative deviation of every matrix that was read."""
+    allowed: float = 0.0
+    share: dict[str, float] = field(default_factory=dict)
+    """How much of the trained change is in each changed matrix: 1 is all of it."""
+    unsure: dict[str, float] = field(default_factory=dict)
+    """How far rounding alone may move that share."""
+    rows: list[int] = field(default_factory=list)
+    """Tokens whose embedding is another one."""
+
+    @property
+    def beyond(self) -> dict[str, float]:
+        return {name: value for name, value in self.deviation.items() if value > self.allowed}
+
+    @property
+    def foreign(self) -> bool:
+        """Whether most matrices are other matrices."""
+        return sum(value > FOREIGN for value in self.deviation.values()) > len(self.deviation) / 2
+
+    @property
+    def lost(self) -> list[str]:
+        return [name for name, share in self.share.items() if abs(share) < GONE and self.unsure[name] < 0.5]
+
+    @property
+    def scaled(self) -> float | None:
+        """The one factor that the change of all modules was multiplied with; None where there is no such factor."""
+        off = [share for name, share in self.share.items() if abs(share - 1) > self.unsure[name]]
+        if len(off) < max(1, 0.8 * len(self.share)):
+            return None
+        middle = median(off)
+        alike = sum(abs(share - middle) < 0.1 * abs(middle) + 0.02 for share in off)
+        return middle if abs(middle) >= GONE and alike >= 0.8 * len(off) else None
+
+    @property
+    def misfit(self) -> list[str]:
+        """Modules whose change is neither whole nor lost."""
+        lost = set(self.lost)
+        return [name for name, share in self.share.items() if name not in lost and abs(share - 1) > self.unsure[name]]
+
+
+def examine(golden: Golden, subject: Subject, rounding: float) -> Examination:
+    """Read every tensor once. `rounding` is the relative error that the copy's type brings."""
+    found = Examination(allowed=SLACK * rounding + 1e-5)
+    known = set(subject.weights.names())
+    for name, expected in golden.sketches.items():
+        if name not in known:
+            found.missing.append(name)
+            continue
+        weight = subject.weights.get(name)
+        flipped = name in subject.weights.flipped
+        found.deviation[name] = _deviation(expected.numbers, expected.norm, expected.shape, sketch(name, weight, flipped=flipped))
+        if name in golden.changes:
+            _share(found, golden, name, as_matrix(weight, flipped=flipped), rounding)
+        if name == subject.embedding and golden.rows_V is not None:
+            found.rows = _rows(golden.rows_V, weight, found.allowed)
+    return found
+
+
+def _deviation(numbers: Iterable[float], norm: float, shape: tuple[int, int], seen: object) -> float:
+    from hone.export.proof.golden import Sketch
+
+    assert isinstance(seen, Sketch)
+    if seen.shape != shape:
+        return float("inf")
+    largest = max(abs(a - b) for a, b in zip(numbers, seen.numbers, strict=True))
+    return largest / max(norm, 1e-12)
+
+
+def _share(found: Examination, golden: Golden, name: str, weight_OI: Tensor, rounding: float) -> None:
+    change = golden.changes[name]
+    u, v = change.u.to(weight_OI), change.v.to(weight_OI)
+    if weight_OI.shape != (len(u), len(v)):
+        return
+    seen = float(u @ weight_OI @ v)
+    noise = rounding * golden.sketches[name].norm / weight_OI.numel() ** 0.5
+    found.share[name] = (seen - change.base) / change.strength
+    found.unsure[name] = 0.02 + 8 * noise / abs(change.strength)
+
+
+def _rows(expected_V: Tensor, embedding_VD: Tensor, allowed: float) -> list[int]:
+    """Tokens whose row has changed by more than rounding does."""
+    count = min(len(expected_V), len(embedding_VD))
+    seen_V = row_view(embedding_VD[:count])
+    size_V = embedding_VD[:count].float().norm(dim=-1).clamp(min=float(expected_V.abs().median()) * 1e-3 + 1e-9)
+    return torch.nonzero((seen_V - expected_V[:count]).abs() > allowed * size_V)[:, 0].tolist()
+
+
+def modules(names: Iterable[str], most: int = 3) -> str:
+    """Names of tensors for a sentence."""
+    listed = [name.removesuffix(".weight") for name in names]
+    return ", ".join(listed[:most]) + (f" and {len(listed) - most} more" if len(listed) > most else "")
+
+
+def rounding_of(stored: str, more: Mapping[str, float]) -> float:
+    """The relative error of a type, of safetensors or (in `more`) of GGUF."""
+    return ROUNDING.get(stored, more.get(stored, 0.1))

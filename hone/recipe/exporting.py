@@ -1,0 +1,176 @@
+"""`hone export`: from whatever was trained to a source that every target can read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+from hone.core.disk import check_output
+from hone.core.errors import HoneError
+from hone.core.files import sweep
+from hone.data.chat import ChatTemplate
+from hone.export import TARGETS
+from hone.export.base import Artifact, Order, Source, choose_quant, folder_name
+from hone.export.proof.golden import Golden
+from hone.export.tensors import AdaptedWeights, LoadedWeights, StoredWeights, Weights
+from hone.models.fingerprint import fingerprint
+from hone.models.load import fetch
+from hone.models.settings import HardwareSettings
+from hone.models.tokens import load_tokenizer
+from hone.plan.shapes import read_json
+from hone.recipe import certificate
+from hone.recipe.opening import open_model
+from hone.recipe.settings import resolve
+from hone.report import card
+from hone.recipe.settings import resolve
+from hone.tuning import Tuning, peft_io
+from hone.tuning.base import Untouched, name_of
+from hone.tuning.folder import CONFIG
+from hone.tuning.lora import Lora
+from hone.tuning.opening import open_adapter
+
+EXACT = HardwareSettings(dtype="float32", device="cpu")
+ADVISED = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Where the pieces of a trained model lie."""
+
+    name: str
+    given: str
+    model: Path
+    """config.json and weights: the base of an adapter, or the whole model."""
+    base: dict[str, str]
+    tuning: Tuning
+    adapter: Path | None = None
+    run: Path | None = None
+
+    @property
+    def words(self) -> Path:
+        """The folder with the tokenizer and template of the training."""
+        own = self.adapter or self.model
+        return own if any((own / file).is_file() for file in ("tokenizer.json", "tokenizer_config.json")) else self.model
+
+
+def find_parts(name: str) -> Parts:
+    """A run folder, an adapter's folder, a model's folder or a hub id. Raises F007 for an unfinished run, and the M codes of loading."""
+    folder = Path(name)
+    if (folder / "resolved.json").is_file():
+        return _of_run(folder)
+    if (folder / CONFIG).is_file():
+        return _of_adapter(folder)
+    model, base = _fetched(name)
+    return Parts(folder.resolve().name if folder.is_dir() else name.rpartition("/")[2], name, model, base, Untouched())
+
+
+def _fetched(name: str, **options: Any) -> tuple[Path, dict[str, str]]:
+    """A model's folder, and what an adapter remembers of it."""
+    folder, revision = fetch(name, **options)
+    return folder, {"name": name, "fingerprint": fingerprint(folder)} | ({"revision": revision} if revision else {})
+
+
+def _of_run(folder: Path) -> Parts:
+    resolved = json.loads((folder / "resolved.json").read_text("utf-8"))
+    recipe = resolve({key: value for key, value in resolved.items() if key != "reasons"})
+    name = folder.resolve().name
+    if (folder / "model").is_dir():
+        return Parts(name, str(folder), folder / "model", {"name": recipe.model.name}, recipe.tuning, run=folder)
+    if not (folder / "adapter").is_dir():
+        fix = "finish it: run the same `hone train` command again"
+        raise HoneError("F007", "this run has not written a model yet", where=str(folder), fix=fix)
+    asked = recipe.model
+    model, base = _fetched(asked.name, revision=asked.revision, trust_remote_code=asked.trust_remote_code)
+    return Parts(name, str(folder), model, base, recipe.tuning, adapter=folder / "adapter", run=folder)
+
+
+def _of_adapter(folder: Path) -> Parts:
+    tuning, known = open_adapter(folder)
+    if not known.get("name"):
+        fix = "set base_model_name_or_path in adapter_config.json"
+        raise HoneError("M003", "this adapter does not say which base it belongs to", where=str(folder), fix=fix)
+    model, base = _fetched(known["name"], revision=known.get("revision"))
+    short = folder.resolve().parent.name if folder.name == "adapter" else folder.resolve().name
+    return Parts(short, str(folder), model, base, tuning, adapter=folder)
+
+
+def open_source(name: str) -> Source:
+    """Everything that targets ask for. Without a certificate (a model from elsewhere), one is taken now."""
+    parts = find_parts(name)
+    tokenizer = load_tokenizer(parts.words)
+    template = ChatTemplate.of(tokenizer)
+    place = certificate.beside(parts.adapter or parts.model)
+    golden = Golden.load(place) if place is not None else certificate.of_opened(open_model(name, hardware=EXACT), base=parts.base)
+    data = read_json(parts.run / "resolved.json").get("data", {}) if parts.run else {}
+    generation = parts.model / "generation_config.json"
+    advised = read_json(generation) if generation.is_file() else {}
+    return Source(
+        name=parts.name,
+        weights=cache(partial(weights_of, parts)),
+        config=read_json(parts.model / "config.json"),
+        base=parts.base,
+        base_folder=parts.model,
+        method=name_of(parts.tuning),
+        tokenizer=tokenizer,
+        template=template,
+        golden=golden,
+        adapter=parts.adapter,
+        system=data.get("system"),
+        sampling={key: advised[key] for key in ADVISED if advised.get(key) is not None},
+        card=card.render(read_run(parts.run)) if parts.run else "",
+    )  # fmt: skip
+
+
+def weights_of(parts: Parts) -> Weights:
+    """The trained weights: read from the files, with a low-rank adapter added on the way; other methods fold in memory.
+
+    Raises M040 for a method that cannot be folded into plain weights.
+    """
+    stored = StoredWeights(parts.model)
+    if parts.adapter is None:
+        return stored
+    if parts.tuning.about.unmergeable:
+        what = f"'{name_of(parts.tuning)}' cannot be folded into plain weights: {parts.tuning.about.unmergeable}"
+        raise HoneError("M040", what, where="tuning.method", fix="use --to adapter, which hone can serve; or train with tuning.method=lora")
+    if isinstance(parts.tuning, Lora):
+        return AdaptedWeights(stored, peft_io.load_adapter(parts.adapter, base=parts.base))
+    opened = open_model(parts.given, hardware=EXACT)
+    opened.policy.tuning.merge(opened.policy.model)
+    return LoadedWeights(opened.policy.model, {name: stored.dtype(name) for name in stored.names()})
+
+
+def export(
+    source: Source, targets: Iterable[str], *, quant: str | None, out: Path, options: Mapping[str, Any], tell: Callable[[str], None]
+) -> list[Artifact]:
+    """Make all artifacts, in order. Room on the disk and every refusal come before the first byte."""
+    wanted = [(name, TARGETS[name](), _quant(name, quant)) for name in targets]
+    if quant is not None and not any(chosen.quants != ("",) and _knows(name, quant) for name, chosen, _ in wanted):
+        choose_quant(wanted[0][0], quant)
+    check_output(out, sum(target.needed(source, chosen) for _, target, chosen in wanted))
+    sweep(out)
+    made: dict[str, Path] = {}
+    artifacts = []
+    for name, target, chosen in wanted:
+        order = Order(
+            source=source, quant=chosen, folder=out / folder_name(source, name, chosen), tell=tell, made=made, options=options
+        )  # fmt: skip
+        artifacts.append(target.write(order))
+        made[name] = artifacts[-1].path
+    return artifacts
+
+
+def _knows(target: str, quant: str) -> bool:
+    try:
+        choose_quant(target, quant)
+    except HoneError:
+        return False
+    return True
+
+
+def _quant(target: str, quant: str | None) -> str:
+    """A quantisation is meant for the targets that know it; the others keep their default."""
+    return choose_quant(target, quant if quant is not None and _knows(target, quant) else None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,20 +26,21 @@ def command(
 ) -> int:
     """Write artifacts for other programs. Each is staged and gets its name only when it is whole."""
     from hone.cli.style import console, paragraph
-    from hone.recipe.exporting import export, open_source
+    from hone.cli.verify import FAILED
+    from hone.export.proof.diagnose import Verdict
+    from hone.recipe.exporting import Wanted, export, open_source
+    from hone.recipe.verifying import checked_copy
 
     terminal = console()
     source = open_source(run)
-    targets = list(dict.fromkeys(name for listed in to for name in listed.split(",") if name))
+    targets = tuple(dict.fromkeys(name for listed in to for name in listed.split(",") if name))
     folder = out if out is not None else _beside(Path(run), source)
-    artifacts = export(
-        source, targets, quant=quant, out=folder, options={"repo": repo, "private": private}, tell=lambda line: paragraph(terminal, line, style="dim")
-    )  # fmt: skip
-    wrong = 0
+    wanted = Wanted(targets=targets, out=folder, quant=quant, repo=repo, private=private)
+    checker = partial(checked_copy, golden=source.golden) if check else None
+    artifacts = export(source, wanted, tell=lambda line: paragraph(terminal, line, style="dim"), check=checker)
     for artifact in artifacts:
         _show(artifact, terminal)
-        wrong += check and not _verified(artifact, source, terminal)
-    return 3 if wrong else 0
+    return FAILED if any(isinstance(artifact.checked, Verdict) and not artifact.checked.passed for artifact in artifacts) else 0
 
 
 def _beside(given: Path, source: Source) -> Path:
@@ -49,24 +51,15 @@ def _beside(given: Path, source: Source) -> Path:
 
 def _show(artifact: Artifact, terminal: Console) -> None:
     from hone.cli.style import paragraph
+    from hone.cli.verify import show
 
     terminal.print(f"\n{artifact.target}: {artifact.path}", style="bold", soft_wrap=True)
+    if isinstance(artifact.checked, str):
+        later = f"; later: hone verify {shlex.quote(str(artifact.path))}" if artifact.path.exists() else ""
+        paragraph(terminal, f"not verified: {artifact.checked}{later}" if artifact.checked else "", indent=2)
+    else:
+        show(artifact.checked, terminal)
     for note in artifact.notes:
         paragraph(terminal, note, indent=2)
     for line in artifact.commands:
         paragraph(terminal, f"$ {line}", indent=2, style="cyan")
-
-
-def _verified(artifact: Artifact, source: Source, terminal: Console) -> bool:
-    """Replay the certificate where something here can read the artifact; say so where nothing can."""
-    from hone.cli.style import paragraph
-    from hone.cli.verify import show
-    from hone.recipe.verifying import reason_not_to_verify, verify_copy
-
-    reason = reason_not_to_verify(artifact.path)
-    if reason:
-        paragraph(terminal, f"not verified here: {reason}; later: hone verify {shlex.quote(str(artifact.path))}", indent=2)
-        return True
-    verdict = verify_copy(artifact.path, source.golden)
-    show(verdict, terminal)
-    return verdict.passed

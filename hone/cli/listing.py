@@ -117,7 +117,9 @@ def exports() -> Rows:
     """Where a trained model can be taken (hone export --to)."""
     from hone.export import TARGETS
 
-    return [(name, f"{summary(target)} --quant {' | '.join(target().quants)}".removesuffix(" --quant ")) for name, target in TARGETS.items()]
+    return [
+        (name, f"{summary(target)} --quant {' | '.join(target().quants)}".removesuffix(" --quant ")) for name, target in TARGETS.items()
+    ]
 
 
 def errors() -> Rows:

@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from hone.export import adapter, merged
 from hone.export.base import TARGETS, Artifact, Order, Source
+from hone.export.gguf import target as gguf
 
-__all__ = ["TARGETS", "Artifact", "Order", "Source", "adapter", "merged"]
+__all__ = ["TARGETS", "Artifact", "Order", "Source", "adapter", "gguf", "merged"]

@@ -6,7 +6,7 @@ import shutil
 
 from hone.core.errors import HoneError
 from hone.core.files import staged_folder
-from hone.export.base import TARGETS, Artifact, Order, Source
+from hone.export.base import TARGETS, Artifact, Order
 from hone.export.papers import write_readme, write_tokenizer
 
 SLACK = 64 << 20
@@ -18,9 +18,10 @@ FILES = ("adapter_config.json", "adapter_model.safetensors")
 class Adapter:
     """A copy of the adapter with tokenizer, template and certificate. Serves on top of the base that it was trained on."""
 
-    quants = ("",)
+    quants: tuple[str, ...] = ("",)
 
-    def needed(self, source: Source, quant: str) -> int:
+    def needed(self, order: Order) -> int:
+        source = order.source
         if source.adapter is None:
             what = f"'{source.name}' was trained with {source.method}, which leaves a whole model and no adapter"
             raise HoneError("F045", what, where="--to adapter", fix="use --to merged, which is the whole model")
@@ -36,5 +37,6 @@ class Adapter:
             for name in FILES:
                 shutil.copyfile(source.adapter / name, stage / name)
             source.golden.save(stage)
-            write_readme(stage, source, word=order.folder.name, what=f"An adapter for `{base}`, in peft's format.", commands=commands)
-        return Artifact(target="adapter", path=order.folder, commands=tuple(commands))
+            checked = order.check(stage)
+            write_readme(stage, order, what=f"An adapter for `{base}`, in peft's format.", commands=commands, checked=checked)
+        return Artifact(target="adapter", path=order.folder, commands=tuple(commands), checked=checked)

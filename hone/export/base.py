@@ -11,8 +11,12 @@ from typing import Any, Protocol
 from hone.core.errors import HoneError
 from hone.core.registry import Registry, nearest
 from hone.data.chat import ChatTemplate
+from hone.export.proof.diagnose import Verdict
 from hone.export.proof.golden import Golden
 from hone.export.tensors import Weights
+
+Checked = Verdict | str
+"""What replaying the certificate has shown, or why it was not replayed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +65,8 @@ class Order:
     """Artifacts of the same command that are finished, by target."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """repo, private: for the hub."""
+    check: Callable[[Path], Checked] = lambda path: "it was not asked for"
+    """Replays the certificate on what was written, before it gets its name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +78,7 @@ class Artifact:
     commands: tuple[str, ...]
     """Lines to copy, which use it."""
     notes: tuple[str, ...] = ()
+    checked: Checked = ""
 
 
 class Target(Protocol):
@@ -80,7 +87,7 @@ class Target(Protocol):
     quants: tuple[str, ...]
     """The choices of --quant, the default first."""
 
-    def needed(self, source: Source, quant: str) -> int:
+    def needed(self, order: Order) -> int:
         """Bytes of disk that it takes at most, known before anything is written. Raises where the export is impossible."""
 
     def write(self, order: Order) -> Artifact:

@@ -9,7 +9,7 @@ import torch
 from hone.core.errors import HoneError
 from hone.core.files import staged_folder
 from hone.export.adapter import SLACK
-from hone.export.base import TARGETS, Artifact, Order, Source
+from hone.export.base import TARGETS, Artifact, Order
 from hone.export.papers import write_config, write_readme, write_tokenizer
 from hone.export.shards import needed_bytes, write_weights
 
@@ -21,9 +21,10 @@ FOUR_BIT = "4bit"
 class Merged:
     """A whole model in safetensors. By default each tensor keeps the type that it has in the base."""
 
-    quants = ("as-base", *DTYPES, FOUR_BIT)
+    quants: tuple[str, ...] = ("as-base", *DTYPES, FOUR_BIT)
 
-    def needed(self, source: Source, quant: str) -> int:
+    def needed(self, order: Order) -> int:
+        source, quant = order.source, order.quant
         if quant == FOUR_BIT:
             _bitsandbytes()
         whole = needed_bytes(source.weights(), DTYPES.get(quant))
@@ -39,8 +40,9 @@ class Merged:
             what = "A whole model: the trained change is folded into the base's weights" + (
                 ", in 4 bits (NF4)." if order.quant == FOUR_BIT else "."
             )
-            write_readme(stage, source, word=order.folder.name, what=what, commands=commands)
-        return Artifact(target="merged", path=order.folder, commands=tuple(commands))
+            checked = order.check(stage)
+            write_readme(stage, order, what=what, commands=commands, checked=checked)
+        return Artifact(target="merged", path=order.folder, commands=tuple(commands), checked=checked)
 
 
 def write_model(stage: Path, order: Order) -> dict[str, str]:

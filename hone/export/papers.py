@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hone.core.files import write_atomically
-from hone.export.base import Source
+from hone.export.base import Checked, Order, Source
 
 README = "README.md"
 
@@ -41,15 +41,33 @@ def write_config(folder: Path, source: Source, dtype: str | None) -> None:
     write_atomically(folder / "generation_config.json", json.dumps(kept, indent=2, ensure_ascii=False) + "\n")
 
 
-def write_readme(
-    folder: Path, source: Source, *, word: str, what: str, commands: Sequence[str], notes: Sequence[str] = ()
-) -> None:
-    """README.md of an artifact that will be called `word`: what it is, how to run it, and how to check it."""
+def write_readme(folder: Path, order: Order, *, what: str, commands: Sequence[str], checked: Checked, notes: Sequence[str] = ()) -> None:
+    """README.md of an artifact: what it is, how to run it, what the check has shown, and how to repeat it."""
+    source, word = order.source, order.folder.name
     base = source.base.get("name", "")
     lines = [f"# {source.name}", "", what, ""]
     lines += [f"Made by hone from `{Path(base).name if Path(base).is_absolute() else base}` with `{source.method}`.", ""]
     lines += ["## Use", "", "```bash", *commands, "```", "", "## Check", ""]
+    lines += [*measured(checked), ""]
     lines += ["`golden.json` holds what the trained model answered to a few probes, with its log-probabilities. This replays them:", ""]
     lines += ["```bash", f"hone verify {word}", "```", ""]
     lines += ["## Notes", "", *(f"- {note}" for note in notes), ""] if notes else []
     write_atomically(folder / README, "\n".join(lines))
+
+
+def measured(checked: Checked) -> list[str]:
+    """What the replay has shown, as sentences."""
+    if isinstance(checked, str):
+        return [f"Not verified when it was written: {checked}."]
+    total, band = checked.total, checked.band
+    if not checked.passed:
+        return ["**It is not the model that was trained.** " + " ".join(f"{f.cause}: {f.evidence}." for f in checked.findings)]
+    lines = [f"Verified when it was written ({checked.subject}), on {total.positions} places of {len(checked.readings)} probes:", ""]
+    lines += ["| measure | value | band |", "|---|--:|--:|"]
+    if band is not None:
+        lines += [
+            f"| KL divergence from the trained model, nats a token | {total.kl:.2g} | {band.kl:g} |",
+            f"| largest difference of a log-probability | {total.worst:.2g} | {band.worst:g} |",
+            f"| likeliest token the same | {100 * total.agree:.4g} % | {100 * band.agree:g} % |",
+        ]
+    return lines

@@ -30,7 +30,7 @@ def needed_bytes(weights: Weights, dtype: torch.dtype | None) -> int:
 
 
 def write_weights(
-    folder: Path, weights: Weights, *, dtype: torch.dtype | None = None, limit: int = SHARD, tell: Callable[[str], None] = str
+    folder: Path, weights: Weights, *, dtype: torch.dtype | None = None, limit: int = SHARD, tell: Callable[[str], None]
 ) -> dict[str, str]:
     """Write model.safetensors, or several files and their index; returns SHA-256 by file name.
 

@@ -102,7 +102,8 @@ class AdaptedWeights:
         a_RI, b_OR = pair
         wide = torch.promote_types(stored.dtype, torch.float32)
         change_OI = self.adapter.config.common_scale * (b_OR.to(wide) @ a_RI.to(wide))
-        return stored.to(wide) + (change_OI.t() if name in self.flipped else change_OI)
+        whole: Tensor = stored.to(wide) + (change_OI.t() if name in self.flipped else change_OI)
+        return whole
 
 
 class LoadedWeights:

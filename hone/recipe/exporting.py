@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from hone.core.errors import HoneError
 from hone.core.files import sweep
 from hone.data.chat import ChatTemplate
 from hone.export import TARGETS
-from hone.export.base import Artifact, Order, Source, choose_quant, folder_name
+from hone.export.base import Artifact, Checked, Order, Source, choose_quant, folder_name
 from hone.export.proof.golden import Golden
 from hone.export.tensors import AdaptedWeights, LoadedWeights, StoredWeights, Weights
 from hone.models.fingerprint import fingerprint
@@ -26,7 +26,7 @@ from hone.recipe import certificate
 from hone.recipe.opening import open_model
 from hone.recipe.settings import resolve
 from hone.report import card
-from hone.recipe.settings import resolve
+from hone.report.folder import read_run
 from hone.tuning import Tuning, peft_io
 from hone.tuning.base import Untouched, name_of
 from hone.tuning.folder import CONFIG
@@ -143,22 +143,39 @@ def weights_of(parts: Parts) -> Weights:
     return LoadedWeights(opened.policy.model, {name: stored.dtype(name) for name in stored.names()})
 
 
+def _quietly(line: str) -> None:
+    """Nobody listens."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What `hone export` was asked for."""
+
+    targets: tuple[str, ...]
+    out: Path
+    quant: str | None = None
+    repo: str | None = None
+    private: bool = False
+    message: str = "Upload by hone"
+
+
 def export(
-    source: Source, targets: Iterable[str], *, quant: str | None, out: Path, options: Mapping[str, Any], tell: Callable[[str], None]
+    source: Source, wanted: Wanted, *, tell: Callable[[str], None] = _quietly, check: Callable[[Path], Checked] | None = None
 ) -> list[Artifact]:
     """Make all artifacts, in order. Room on the disk and every refusal come before the first byte."""
-    wanted = [(name, TARGETS[name](), _quant(name, quant)) for name in targets]
-    if quant is not None and not any(chosen.quants != ("",) and _knows(name, quant) for name, chosen, _ in wanted):
-        choose_quant(wanted[0][0], quant)
-    check_output(out, sum(target.needed(source, chosen) for _, target, chosen in wanted))
-    sweep(out)
+    chosen = [(name, TARGETS[name](), _quant(name, wanted.quant)) for name in wanted.targets]
+    if wanted.quant is not None and not any(_knows(name, wanted.quant) for name in wanted.targets):
+        choose_quant(wanted.targets[0], wanted.quant)
+    options = {"repo": wanted.repo, "private": wanted.private, "message": wanted.message}
+    order = Order(source=source, folder=wanted.out, quant="", tell=tell, made={}, options=options)
+    order = order if check is None else replace(order, check=check)
+    check_output(wanted.out, sum(target.needed(replace(order, quant=quant)) for _, target, quant in chosen))
+    sweep(wanted.out)
     made: dict[str, Path] = {}
     artifacts = []
-    for name, target, chosen in wanted:
-        order = Order(
-            source=source, quant=chosen, folder=out / folder_name(source, name, chosen), tell=tell, made=made, options=options
-        )  # fmt: skip
-        artifacts.append(target.write(order))
+    for name, target, quant in chosen:
+        ordered = replace(order, quant=quant, folder=wanted.out / folder_name(source, name, quant), made=dict(made))
+        artifacts.append(target.write(ordered))
         made[name] = artifacts[-1].path
     return artifacts
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,11 @@ from torch import Tensor, nn
 
 from hone.core.disk import size
 from hone.core.errors import HoneError
+from hone.export.base import Checked
+from hone.export.gguf.header import read_header
+from hone.export.gguf.subject import gguf_subject
 from hone.export.proof.diagnose import Cause, Finding, Verdict, verify
+from hone.export.proof.endpoint import Server, verify_endpoint
 from hone.export.proof.golden import Golden
 from hone.export.proof.record import logprobs, vocabulary_hash
 from hone.export.proof.subject import Subject
@@ -37,6 +42,9 @@ MEANS = {
 }
 """Faults that loading finds by itself, and the causes that they are."""
 
+BYTES_EACH = 8
+"""Of memory for a parameter while a copy is verified: it is read into fp32, beside what it is read from."""
+
 Read = Callable[[Sequence[int], Sequence[int]], Tensor]
 
 
@@ -50,12 +58,20 @@ def verify_copy(path: str | Path, golden: Golden) -> Verdict:
         return Verdict(str(path), [Finding(MEANS[error.code], error.what)])
 
 
+def checked_copy(path: Path, golden: Golden) -> Checked:
+    """The verdict on something that is being exported, or why nothing here can read it."""
+    return reason_not_to_verify(path) or verify_copy(path, golden)
+
+
 def subject_of(path: Path, golden: Golden) -> Subject:
-    """A whole model's folder, an adapter's folder, or a run."""
+    """A whole model's folder, an adapter's folder, a run, or a GGUF file or its folder."""
     if (path / "adapter").is_dir():
         return _adapter(path / "adapter", golden)
     if (path / CONFIG).is_file():
         return _adapter(path, golden)
+    file = path if path.suffix == ".gguf" else next(iter(sorted(path.glob("*.gguf"))), None)
+    if file is not None and not (path / "config.json").is_file():
+        return gguf_subject(file, golden)
     return _whole(path / "model" if (path / "model").is_dir() else path, golden)
 
 
@@ -145,14 +161,21 @@ def reason_not_to_verify(artifact: Path) -> str:
     method = quantisation(read_json(config)) if config.is_file() else None
     if method is not None:
         return f"weights in {method} are read by the engine that will run them"
-    needed, free = 2 * 4 * _parameters(artifact), memory()[1]
+    needed, free = BYTES_EACH * _parameters(artifact), memory()[1]
     if free is not None and needed > free:
         return f"it takes {size(needed)} of memory and {size(free)} are free"
     return ""
 
 
 def _parameters(artifact: Path) -> int:
-    folder = artifact if (artifact / "config.json").is_file() else None
-    if folder is None and (artifact / CONFIG).is_file():
-        folder = find_parts(str(artifact)).model
-    return model_facts(folder).parameters if folder is not None else 0
+    if (artifact / "config.json").is_file():
+        return model_facts(artifact).parameters
+    if (artifact / CONFIG).is_file():
+        return model_facts(find_parts(str(artifact)).model).parameters
+    file = next(iter(artifact.glob("*.gguf")), None)
+    return sum(math.prod(place.shape) for place in read_header(file).tensors.values()) if file is not None else 0
+
+
+def verify_server(url: str, golden: Golden, *, model: str | None = None) -> Verdict:
+    """Replay a certificate on an OpenAI-compatible server. Raises F046 where it cannot be asked."""
+    return verify_endpoint(golden, Server(url, model))

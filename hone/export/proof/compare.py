@@ -13,6 +13,9 @@ from torch import Tensor
 from hone.export.proof.golden import Golden, Vector
 from hone.export.proof.subject import Subject
 
+TIE = 0.1
+"""Two tokens whose log-probabilities are closer than twice this may change places in any inexact copy."""
+
 
 class Reading(NamedTuple):
     """One probe, read on a copy."""
@@ -28,17 +31,19 @@ class Reading(NamedTuple):
 
 
 class Band(NamedTuple):
-    """What a kind of weights may differ by: the largest log-probability difference, and the mean KL in nats."""
+    """What a kind of weights may differ by: the largest log-probability difference, the mean KL in nats, and the likeliest tokens."""
 
     worst: float
     kl: float
+    agree: float = 1.0
+    """Share of places where the likeliest token must be the same, near ties aside."""
 
 
 BANDS = {
     "float64": Band(1e-5, 1e-6),
     "float32": Band(1e-4, 1e-6),
-    "float16": Band(0.05, 1e-3),
-    "bfloat16": Band(0.4, 1e-2),
+    "float16": Band(0.1, 1e-3, 0.99),
+    "bfloat16": Band(0.5, 1e-3, 0.98),
 }
 """Of models in safetensors. The types that quantise are in `hone.export.gguf.types`."""
 
@@ -58,7 +63,7 @@ def _read(vector: Vector, subject: Subject, tie: float) -> Reading:
     same_P = logp_PV.argmax(-1) == top_PK[:, 0]
     # The copy may choose another token only where the trained model itself found the two almost equally likely.
     chosen_P = logp_PV.argmax(-1, keepdim=True)
-    near_P = ((chosen_P == top_PK) & (want_PK[:, :1] - want_PK < 2 * tie)).any(-1)
+    near_P = ((chosen_P == top_PK) & (want_PK[:, :1] - want_PK < 2 * min(tie, worst, TIE))).any(-1)
     return Reading(vector.name, worst, kl(want_PK, got_PK), float((same_P | near_P).double().mean()), len(top_PK))
 
 

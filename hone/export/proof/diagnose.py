@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+from hone.export.gguf.types import GGUF_BANDS, GGUF_ROUNDING
 from hone.export.proof.compare import BANDS, Band, Reading, overall, read
 from hone.export.proof.golden import Golden, Vector
 from hone.export.proof.subject import Subject
 from hone.export.proof.weights import Examination, examine, modules, rounding_of
-from hone.export.gguf.types import GGUF_BANDS, GGUF_ROUNDING
 
 
 class Cause(StrEnum):
@@ -33,6 +33,7 @@ class Cause(StrEnum):
     ROUNDING = "dtype rounding"
     QUANTISATION = "quantisation beyond its band"
     METADATA = "wrong metadata"
+    OTHER = "other weights or quantisation"
 
 
 class Finding(NamedTuple):
@@ -87,7 +88,7 @@ def verify(golden: Golden, subject: Subject) -> Verdict:
     verdict.findings += weights
     verdict.readings = read(golden, subject, tie=verdict.band.worst)
     total = verdict.total
-    beyond = total.worst > verdict.band.worst or total.kl > verdict.band.kl or total.agree < 1
+    beyond = total.worst > verdict.band.worst or total.kl > verdict.band.kl or total.agree < verdict.band.agree
     if beyond and not weights:
         verdict.findings.append(_unexplained(golden, subject, total, verdict.band))
     return verdict
@@ -96,7 +97,7 @@ def verify(golden: Golden, subject: Subject) -> Verdict:
 def band_of(golden: Golden, subject: Subject) -> Band:
     """The wider of two: what the copy's type may change, and what the trained model's own arithmetic left open."""
     own, theirs = BANDS[golden.about.get("computed_in", "float32")], (GGUF_BANDS | BANDS).get(subject.stored, GGUF_BANDS["other"])
-    return Band(max(own.worst, theirs.worst), max(own.kl, theirs.kl))
+    return Band(max(own.worst, theirs.worst), max(own.kl, theirs.kl), min(own.agree, theirs.agree))
 
 
 def _words(golden: Golden, subject: Subject) -> list[Finding]:
@@ -196,7 +197,11 @@ def _damage(subject: Subject, found: Examination) -> list[Finding]:
         return [Finding(Cause.EMBEDDING, f"{len(found.rows)} tokens have another embedding: {shown}")]
     if len(beyond) > 0.6 * len(found.deviation) and max(beyond.values()) < 0.3:
         typical = sorted(beyond.values())[len(beyond) // 2]
-        return [Finding(Cause.ROUNDING, f"all weights are off by about {100 * typical / 2:.2g} %: they were rounded more than {subject.stored} is")]
+        return [
+            Finding(
+                Cause.ROUNDING, f"all weights are off by about {100 * typical / 2:.2g} %: they were rounded more than {subject.stored} is"
+            )
+        ]
     bad = sorted({*beyond, *found.misfit})
     if bad:
         worst = max((found.deviation[name] for name in bad), default=0.0)
@@ -207,7 +212,7 @@ def _damage(subject: Subject, found: Examination) -> list[Finding]:
 def _unexplained(golden: Golden, subject: Subject, total: Reading, band: Band) -> Finding:
     """The weights are right and the answers are not."""
     numbers = f"log-probabilities differ by up to {total.worst:.3g} (band {band.worst:g}), KL {total.kl:.3g} (band {band.kl:g})"
-    if total.agree < 1:
+    if total.agree < band.agree:
         numbers += f", {100 * (1 - total.agree):.2g} % of the likeliest tokens differ"
     narrow = subject.stored not in BANDS
     if narrow and total.worst < 10 * band.worst and total.kl < 30 * band.kl:

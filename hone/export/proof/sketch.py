@@ -161,6 +161,7 @@ def _change(path: str, now: nn.Module, base: nn.Module, size: int) -> Change | N
         return after(x) - before(x)
 
     v = signs(f"{path}/v", 1, size).to(next(now.parameters()).device)
+    u = difference(v)
     for _ in range(ROUNDS):
         v = v / v.norm()
         u = difference(v)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from hone.export import adapter, merged
+from hone.export import adapter, hub, merged, ollama, served
 from hone.export.base import TARGETS, Artifact, Order, Source
 from hone.export.gguf import target as gguf
 
-__all__ = ["TARGETS", "Artifact", "Order", "Source", "adapter", "gguf", "merged"]
+__all__ = ["TARGETS", "Artifact", "Order", "Source", "adapter", "gguf", "hub", "merged", "ollama", "served"]

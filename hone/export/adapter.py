@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from pathlib import Path
 
 from hone.core.errors import HoneError
-from hone.core.files import staged_folder
 from hone.export.base import TARGETS, Artifact, Order
-from hone.export.papers import write_readme, write_tokenizer
+from hone.export.papers import FolderTarget, write_tokenizer
 
 SLACK = 64 << 20
 """Tokenizer, certificate and papers."""
@@ -15,7 +16,7 @@ FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
 @TARGETS.add("adapter")
-class Adapter:
+class Adapter(FolderTarget):
     """A copy of the adapter with tokenizer, template and certificate. Serves on top of the base that it was trained on."""
 
     quants: tuple[str, ...] = ("",)
@@ -27,16 +28,22 @@ class Adapter:
             raise HoneError("F045", what, where="--to adapter", fix="use --to merged, which is the whole model")
         return SLACK + sum((source.adapter / name).stat().st_size for name in FILES)
 
-    def write(self, order: Order) -> Artifact:
+    def fill(self, stage: Path, order: Order, hashes: dict[str, str]) -> Artifact:
         source = order.source
         assert source.adapter is not None
-        base = source.base.get("name", "BASE")
-        commands = [f"vllm serve {base} --enable-lora --lora-modules {source.name}=./{order.folder.name}", f"hone chat {order.folder.name}"]
-        with staged_folder(order.folder) as stage:
-            write_tokenizer(stage, source)
-            for name in FILES:
-                shutil.copyfile(source.adapter / name, stage / name)
-            source.golden.save(stage)
-            checked = order.check(stage)
-            write_readme(stage, order, what=f"An adapter for `{base}`, in peft's format.", commands=commands, checked=checked)
-        return Artifact(target="adapter", path=order.folder, commands=tuple(commands), checked=checked)
+        base, word = source.base.get("name", "BASE"), order.folder.name
+        write_tokenizer(stage, source)
+        for name in FILES:
+            shutil.copyfile(source.adapter / name, stage / name)
+        served = f"vllm serve {base} --enable-lora --lora-modules {source.name}=./{word}"
+        return Artifact(
+            target="adapter",
+            path=order.folder,
+            what=f"An adapter for `{base}`.",
+            commands=(f"hone chat {word}", served) if _is_lora(stage) else (f"hone chat {word}",),
+        )
+
+
+def _is_lora(folder: Path) -> bool:
+    """What vLLM can serve."""
+    return bool(json.loads((folder / FILES[0]).read_text("utf-8")).get("peft_type") == "LORA")

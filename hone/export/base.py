@@ -75,6 +75,8 @@ class Artifact:
 
     target: str
     path: Path
+    what: str
+    """One sentence for its README."""
     commands: tuple[str, ...]
     """Lines to copy, which use it."""
     notes: tuple[str, ...] = ()

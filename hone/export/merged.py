@@ -7,10 +7,9 @@ from pathlib import Path
 import torch
 
 from hone.core.errors import HoneError
-from hone.core.files import staged_folder
 from hone.export.adapter import SLACK
 from hone.export.base import TARGETS, Artifact, Order
-from hone.export.papers import write_config, write_readme, write_tokenizer
+from hone.export.papers import FolderTarget, write_config, write_tokenizer
 from hone.export.shards import needed_bytes, write_weights
 
 DTYPES = {"bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32}
@@ -18,7 +17,7 @@ FOUR_BIT = "4bit"
 
 
 @TARGETS.add("merged")
-class Merged:
+class Merged(FolderTarget):
     """A whole model in safetensors. By default each tensor keeps the type that it has in the base."""
 
     quants: tuple[str, ...] = ("as-base", *DTYPES, FOUR_BIT)
@@ -30,19 +29,16 @@ class Merged:
         whole = needed_bytes(source.weights(), DTYPES.get(quant))
         return SLACK + (2 * whole if quant == FOUR_BIT else whole)
 
-    def write(self, order: Order) -> Artifact:
+    def fill(self, stage: Path, order: Order, hashes: dict[str, str]) -> Artifact:
         source, word = order.source, order.folder.name
-        commands = [f"vllm serve ./{word} --served-model-name {source.name}", f"hone chat {word}"]
-        hashes: dict[str, str] = {}
-        with staged_folder(order.folder, hashes=hashes) as stage:
-            hashes |= write_model(stage, order)
-            source.golden.save(stage)
-            what = "A whole model: the trained change is folded into the base's weights" + (
-                ", in 4 bits (NF4)." if order.quant == FOUR_BIT else "."
-            )
-            checked = order.check(stage)
-            write_readme(stage, order, what=what, commands=commands, checked=checked)
-        return Artifact(target="merged", path=order.folder, commands=tuple(commands), checked=checked)
+        hashes |= write_model(stage, order)
+        bits = ", in 4 bits (NF4)" if order.quant == FOUR_BIT else ""
+        return Artifact(
+            target="merged",
+            path=order.folder,
+            what=f"A whole model: the trained change is folded into the base's weights{bits}.",
+            commands=(f"hone chat {word}", f"vllm serve ./{word} --served-model-name {source.name}"),
+        )
 
 
 def write_model(stage: Path, order: Order) -> dict[str, str]:

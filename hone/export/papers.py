@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hone.core.files import write_atomically
-from hone.export.base import Checked, Order, Source
+from hone.core.files import staged_folder, write_atomically
+from hone.export.base import Artifact, Checked, Order, Source
 
 README = "README.md"
 
@@ -41,18 +41,40 @@ def write_config(folder: Path, source: Source, dtype: str | None) -> None:
     write_atomically(folder / "generation_config.json", json.dumps(kept, indent=2, ensure_ascii=False) + "\n")
 
 
-def write_readme(folder: Path, order: Order, *, what: str, commands: Sequence[str], checked: Checked, notes: Sequence[str] = ()) -> None:
-    """README.md of an artifact: what it is, how to run it, what the check has shown, and how to repeat it."""
-    source, word = order.source, order.folder.name
-    base = source.base.get("name", "")
-    lines = [f"# {source.name}", "", what, ""]
+class FolderTarget:
+    """A target whose artifact is a folder: filled in a stage, with certificate, check and README, and only then named."""
+
+    quants: tuple[str, ...]
+
+    def needed(self, order: Order) -> int:
+        """Bytes of disk; see `hone.export.base.Target`."""
+        raise NotImplementedError
+
+    def fill(self, stage: Path, order: Order, hashes: dict[str, str]) -> Artifact:
+        """Write the content. `hashes` takes the SHA-256 of files that are known from the writing."""
+        raise NotImplementedError
+
+    def write(self, order: Order) -> Artifact:
+        """Make the artifact: staged, whole, and only then named."""
+        hashes: dict[str, str] = {}
+        with staged_folder(order.folder, hashes=hashes) as stage:
+            made = self.fill(stage, order, hashes)
+            order.source.golden.save(stage)
+            made = replace(made, checked=order.check(stage))
+            write_atomically(stage / README, readme(order, made))
+        return made
+
+
+def readme(order: Order, made: Artifact) -> str:
+    """What an artifact is, how to run it, what the check has shown, and how to repeat it."""
+    source, base = order.source, order.source.base.get("name", "")
+    lines = [f"# {source.name}", "", made.what, ""]
     lines += [f"Made by hone from `{Path(base).name if Path(base).is_absolute() else base}` with `{source.method}`.", ""]
-    lines += ["## Use", "", "```bash", *commands, "```", "", "## Check", ""]
-    lines += [*measured(checked), ""]
+    lines += ["## Use", "", "```bash", *made.commands, "```", "", "## Check", "", *measured(made.checked), ""]
     lines += ["`golden.json` holds what the trained model answered to a few probes, with its log-probabilities. This replays them:", ""]
-    lines += ["```bash", f"hone verify {word}", "```", ""]
-    lines += ["## Notes", "", *(f"- {note}" for note in notes), ""] if notes else []
-    write_atomically(folder / README, "\n".join(lines))
+    lines += ["```bash", f"hone verify {order.folder.name}", "```", ""]
+    lines += ["## Notes", "", *(f"- {note}" for note in made.notes), ""] if made.notes else []
+    return "\n".join(lines)
 
 
 def measured(checked: Checked) -> list[str]:

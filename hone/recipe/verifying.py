@@ -38,6 +38,8 @@ MEANS = {
     "M004": Cause.LOST,
     "M005": Cause.CORRUPTED,
     "M015": Cause.TOKENIZER,
+    "M082": Cause.TOKENIZER,
+    "M083": Cause.CORRUPTED,
     "T003": Cause.WRONG_TEMPLATE,
 }
 """Faults that loading finds by itself, and the causes that they are."""

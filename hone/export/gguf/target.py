@@ -8,7 +8,6 @@ from typing import Any
 
 from transformers import AutoConfig
 
-from hone.core.files import staged_folder
 from hone.export.adapter import SLACK
 from hone.export.base import TARGETS, Artifact, Order, Source
 from hone.export.gguf import llama_cpp
@@ -16,7 +15,7 @@ from hone.export.gguf.families import Family, family_of
 from hone.export.gguf.types import OURS, THEIRS, TYPES
 from hone.export.gguf.vocabulary import vocabulary_metadata
 from hone.export.gguf.write import Content, Planned, plan, write
-from hone.export.papers import write_readme
+from hone.export.papers import FolderTarget
 
 DEFAULT = "Q8_0"
 SAMPLING = {
@@ -29,7 +28,7 @@ SAMPLING = {
 
 
 @TARGETS.add("gguf")
-class Gguf:
+class Gguf(FolderTarget):
     """One file for llama.cpp, Ollama and LM Studio. Written here up to Q8_0 and Q4_0; K- and I-types need llama-cpp-python."""
 
     quants: tuple[str, ...] = (DEFAULT, *(name for name in OURS if name != DEFAULT), *THEIRS)
@@ -43,20 +42,16 @@ class Gguf:
         whole = SLACK + sum(each.nbytes for each in planned.values())
         return whole if quant in OURS else int(whole * (1 + TYPES[quant].bits / 32))
 
-    def write(self, order: Order) -> Artifact:
-        source, file = order.source, f"{order.source.name}-{order.quant}.gguf"
-        commands = (
-            f"llama-cli -m {order.folder.name}/{file} --jinja",
-            f"llama-server -m {order.folder.name}/{file} --jinja --port 8080",
+    def fill(self, stage: Path, order: Order, hashes: dict[str, str]) -> Artifact:
+        file, word = f"{order.source.name}-{order.quant}.gguf", order.folder.name
+        write_gguf(stage / file, order)
+        return Artifact(
+            target="gguf",
+            path=order.folder,
+            what=f"A GGUF file in {order.quant}, for llama.cpp, Ollama, LM Studio and the like.",
+            commands=(f"llama-cli -m {word}/{file} --jinja", f"llama-server -m {word}/{file} --jinja --port 8080"),
+            notes=_notes(config_of(order.source)),
         )
-        notes = _notes(config_of(source))
-        with staged_folder(order.folder) as stage:
-            write_gguf(stage / file, order)
-            source.golden.save(stage)
-            what = f"A GGUF file in {order.quant}, for llama.cpp, Ollama, LM Studio and the like."
-            checked = order.check(stage)
-            write_readme(stage, order, what=what, commands=commands, checked=checked, notes=notes)
-        return Artifact(target="gguf", path=order.folder, commands=commands, notes=notes, checked=checked)
 
 
 def config_of(source: Source) -> dict[str, Any]:

@@ -92,8 +92,11 @@ def _bpe(metadata: Mapping[str, Any]) -> Callable[[str, bool], list[int]]:
         raise HoneError("M082", f"the pre-tokenizer '{name}' is not known here", where="tokenizer.ggml.pre")
     kind = KINDS[name]
     vocabulary = {token: i for i, token in enumerate(metadata["tokenizer.ggml.tokens"])}
-    merges = [tuple(merge.split(" ", 1)) for merge in metadata["tokenizer.ggml.merges"]]
-    raw = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, ignore_merges=kind.whole_words))
+    merges = [(left, right) for left, _, right in (merge.partition(" ") for merge in metadata["tokenizer.ggml.merges"])]
+    try:
+        raw = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, ignore_merges=kind.whole_words))
+    except Exception as error:  # the Rust tokenizers raise bare Exception
+        raise HoneError("M082", f"the file's tokenizer makes no sense ({error})", where="tokenizer.ggml.merges") from None
     cuts = [pre_tokenizers.Split(Regex(cut), "isolated") for cut in kind.cuts]
     raw.pre_tokenizer = pre_tokenizers.Sequence([*cuts, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
     return lambda text, after_mark: list(raw.encode(text, add_special_tokens=False).ids)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from statistics import median
 from typing import Any, NamedTuple
 
 from hone.export.gguf.types import GGUF_BANDS, GGUF_ROUNDING
@@ -180,10 +181,12 @@ def _weights(golden: Golden, subject: Subject, found: Examination) -> list[Findi
         return [Finding(Cause.WRONG_BASE, f"it stands on base {subject.base_fingerprint}, and was trained on {expected}")]
     if found.missing:
         return [Finding(Cause.LOST, f"{modules(found.missing)}: not in the copy")]
-    if found.foreign:
-        return [Finding(Cause.WRONG_BASE, f"{len(found.beyond)} of {len(found.deviation)} tensors are other ones")]
     if found.scaled is not None:
         return [Finding(Cause.SCALE, f"the trained change is in every module {found.scaled:.3g} times")]
+    if len(found.lost) > 0.8 * max(1, len(found.share)):
+        return [Finding(Cause.LOST, "the weights are the base's: nothing that was trained is in them")]
+    if found.foreign:
+        return [Finding(Cause.WRONG_BASE, f"{len(found.beyond)} of {len(found.deviation)} tensors are other ones")]
     if found.lost:
         return [Finding(Cause.LOST, f"{modules(found.lost)}: as if never trained")]
     return _damage(subject, found)
@@ -191,20 +194,16 @@ def _weights(golden: Golden, subject: Subject, found: Examination) -> list[Findi
 
 def _damage(subject: Subject, found: Examination) -> list[Finding]:
     """Deviations that are no loss and no common factor."""
-    beyond = found.beyond
-    if found.rows and len(found.rows) < 0.9 * max(1, subject.weights.get(subject.embedding).shape[0]):
+    if found.coarse:
+        typical = median(found.deviation[name] for name in found.matrices)
+        cause = Cause.ROUNDING if subject.stored in BANDS else Cause.QUANTISATION
+        return [Finding(cause, f"all matrices are off by about {100 * typical / 2:.2g} %, more than {subject.stored} brings")]
+    if found.rows and len(found.rows) < 0.9 * max(1, subject.weights.shape(subject.embedding)[0]):
         shown = ", ".join(map(str, found.rows[:5])) + (" ..." if len(found.rows) > 5 else "")
         return [Finding(Cause.EMBEDDING, f"{len(found.rows)} tokens have another embedding: {shown}")]
-    if len(beyond) > 0.6 * len(found.deviation) and max(beyond.values()) < 0.3:
-        typical = sorted(beyond.values())[len(beyond) // 2]
-        return [
-            Finding(
-                Cause.ROUNDING, f"all weights are off by about {100 * typical / 2:.2g} %: they were rounded more than {subject.stored} is"
-            )
-        ]
-    bad = sorted({*beyond, *found.misfit})
+    bad = sorted({*found.beyond, *found.misfit})
     if bad:
-        worst = max((found.deviation[name] for name in bad), default=0.0)
+        worst = max(found.deviation[name] for name in bad)
         return [Finding(Cause.CORRUPTED, f"{modules(bad)}: off by up to {100 * worst:.3g} %")]
     return []
 

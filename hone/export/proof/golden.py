@@ -72,12 +72,14 @@ class Sketch:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Where training changed a matrix most: directions u (O) and v (I), and u'Wv of the base and of the change."""
+    """What training changed in a matrix: directions u (O) and v (I) where it changed most, with u'Wv of the base and of the change."""
 
     u: Tensor
     v: Tensor
     base: float
     strength: float
+    numbers: tuple[float, ...]
+    """The sketch of the base's matrix."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +107,7 @@ class Golden:
             "about": self.about,
             "vectors": [{key: getattr(v, key) for key in Vector.__slots__ if key not in hidden} for v in self.vectors],
             "sketches": {name: [*s.shape, s.norm, *s.numbers] for name, s in self.sketches.items()},
-            "changes": {name: [c.base, c.strength] for name, c in self.changes.items()},
+            "changes": {name: [c.base, c.strength, *c.numbers] for name, c in self.changes.items()},
         }
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / NUMBERS, save({name: tensor.contiguous() for name, tensor in tensors.items()}))
@@ -131,8 +133,8 @@ class Golden:
         vectors = [Vector(**v, top_PK=tensors[f"top/{i}"].long(), logp_PK=tensors[f"logp/{i}"]) for i, v in enumerate(document["vectors"])]
         sketches = {name: Sketch((int(o), int(i)), norm, tuple(rest)) for name, (o, i, norm, *rest) in document["sketches"].items()}
         changes = {
-            name: Change(tensors[f"u/{name}"], tensors[f"v/{name}"], base, strength)
-            for name, (base, strength) in document["changes"].items()
+            name: Change(tensors[f"u/{name}"], tensors[f"v/{name}"], base, strength, tuple(numbers))
+            for name, (base, strength, *numbers) in document["changes"].items()
         }
         return cls(document["about"], tuple(vectors), sketches, changes, tensors.get("rows"))
 

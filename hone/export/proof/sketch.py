@@ -81,7 +81,7 @@ class Sketches:
         changes: dict[str, Change] = {}
         for path, now, base in self._wrapped():
             found |= _of_layer(path, self.bare.get_submodule(path), now)
-            change = _change(path, now, base, self._inputs(path)) if base is not None else None
+            change = _change(path, now, base, found[f"{path}.weight"].shape) if base is not None else None
             changes |= {f"{path}.weight": change} if change is not None else {}
         return found, changes
 
@@ -153,8 +153,9 @@ def _of_layer(path: str, plain: nn.Module, now: nn.Module) -> dict[str, Sketch]:
     return found
 
 
-def _change(path: str, now: nn.Module, base: nn.Module, size: int) -> Change | None:
+def _change(path: str, now: nn.Module, base: nn.Module, shape: tuple[int, int]) -> Change | None:
     """Power iteration on the difference of two linear maps; None where nothing changed."""
+    size = shape[1]
     after, before = _linear(now, size), _linear(base, size)
 
     def difference(x: Tensor) -> Tensor:
@@ -173,4 +174,6 @@ def _change(path: str, now: nn.Module, base: nn.Module, size: int) -> Change | N
             (v,) = torch.autograd.grad((difference(x) * u).sum(), x)
     u_kept, v_kept = u[0].bfloat16(), (v / v.norm())[0].bfloat16()
     u, v = u_kept.double()[None], v_kept.double()[None]
-    return Change(u_kept.cpu(), v_kept.cpu(), float((before(v) * u).sum()), float((difference(v) * u).sum()))
+    u, v = (x.to(next(now.parameters()).device) for x in (u, v))
+    numbers = _sketch(f"{path}.weight", shape, before).numbers
+    return Change(u_kept.cpu(), v_kept.cpu(), float((before(v) * u).sum()), float((difference(v) * u).sum()), numbers)

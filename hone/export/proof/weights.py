@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
 import torch
 from torch import Tensor
 
-from hone.export.proof.golden import Golden
+from hone.export.proof.golden import Golden, Sketch
 from hone.export.proof.sketch import as_matrix, row_view, sketch
 from hone.export.proof.subject import Subject
 
@@ -38,6 +38,11 @@ class Examination:
     rows: list[int] = field(default_factory=list)
     """Tokens whose embedding is another one."""
 
+    explained: dict[str, bool] = field(default_factory=dict)
+    """Whether that share explains all of the difference: the matrix is the base's plus so much of the change."""
+    matrices: frozenset[str] = frozenset()
+    """Tensors of more than one row."""
+
     @property
     def beyond(self) -> dict[str, float]:
         return {name: value for name, value in self.deviation.items() if value > self.allowed}
@@ -45,16 +50,23 @@ class Examination:
     @property
     def foreign(self) -> bool:
         """Whether most matrices are other matrices."""
-        return sum(value > FOREIGN for value in self.deviation.values()) > len(self.deviation) / 2
+        other = [name for name in self.matrices if self.deviation[name] > FOREIGN and not self.explained.get(name)]
+        return len(other) > len(self.matrices) / 2
+
+    @property
+    def coarse(self) -> bool:
+        """Whether nearly all matrices are a little off, as by a rounding that should not have been."""
+        values = [self.deviation[name] for name in self.matrices]
+        return sum(value > self.allowed for value in values) > 0.6 * len(values) and median(values) < FOREIGN
 
     @property
     def lost(self) -> list[str]:
-        return [name for name, share in self.share.items() if abs(share) < GONE and self.unsure[name] < 0.5]
+        return [name for name, share in self.share.items() if abs(share) < GONE and self.explained[name] and self.unsure[name] < 0.5]
 
     @property
     def scaled(self) -> float | None:
         """The one factor that the change of all modules was multiplied with; None where there is no such factor."""
-        off = [share for name, share in self.share.items() if abs(share - 1) > self.unsure[name]]
+        off = [share for name, share in self.share.items() if self.explained[name] and abs(share - 1) > self.unsure[name]]
         if len(off) < max(1, 0.8 * len(self.share)):
             return None
         middle = median(off)
@@ -72,39 +84,42 @@ def examine(golden: Golden, subject: Subject, rounding: float) -> Examination:
     """Read every tensor once. `rounding` is the relative error that the copy's type brings."""
     found = Examination(allowed=SLACK * rounding + 1e-5)
     known = set(subject.weights.names())
+    found.missing = [name for name in golden.sketches if name not in known]
+    found.matrices = frozenset(name for name, expected in golden.sketches.items() if expected.shape[0] > 1 and name in known)
     for name, expected in golden.sketches.items():
         if name not in known:
-            found.missing.append(name)
             continue
         weight = subject.weights.get(name)
         flipped = name in subject.weights.flipped
-        found.deviation[name] = _deviation(expected.numbers, expected.norm, expected.shape, sketch(name, weight, flipped=flipped))
-        if name in golden.changes:
+        seen = sketch(name, weight, flipped=flipped)
+        found.deviation[name] = _apart(expected, seen.numbers) if seen.shape == expected.shape else float("inf")
+        if name in golden.changes and seen.shape == expected.shape:
             _share(found, golden, name, as_matrix(weight, flipped=flipped), rounding)
+            found.explained[name] = _explains(found, golden, name, seen.numbers)
         if name == subject.embedding and golden.rows_V is not None:
             found.rows = _rows(golden.rows_V, weight, found.allowed)
     return found
 
 
-def _deviation(numbers: Iterable[float], norm: float, shape: tuple[int, int], seen: object) -> float:
-    from hone.export.proof.golden import Sketch
-
-    assert isinstance(seen, Sketch)
-    if seen.shape != shape:
-        return float("inf")
-    largest = max(abs(a - b) for a, b in zip(numbers, seen.numbers, strict=True))
-    return largest / max(norm, 1e-12)
+def _apart(expected: Sketch, numbers: Iterable[float]) -> float:
+    """Largest difference of two sketches, relative to the matrix."""
+    return max(abs(a - b) for a, b in zip(expected.numbers, numbers, strict=True)) / max(expected.norm, 1e-12)
 
 
 def _share(found: Examination, golden: Golden, name: str, weight_OI: Tensor, rounding: float) -> None:
     change = golden.changes[name]
     u, v = change.u.to(weight_OI), change.v.to(weight_OI)
-    if weight_OI.shape != (len(u), len(v)):
-        return
-    seen = float(u @ weight_OI @ v)
     noise = rounding * golden.sketches[name].norm / weight_OI.numel() ** 0.5
-    found.share[name] = (seen - change.base) / change.strength
+    found.share[name] = (float(u @ weight_OI @ v) - change.base) / change.strength
     found.unsure[name] = 0.02 + 8 * noise / abs(change.strength)
+
+
+def _explains(found: Examination, golden: Golden, name: str, numbers: Sequence[float]) -> bool:
+    """Whether base + share * change is what the sketch shows."""
+    expected, base, share = golden.sketches[name], golden.changes[name].numbers, found.share[name]
+    left = max(abs(seen - b - share * (now - b)) for seen, now, b in zip(numbers, expected.numbers, base, strict=True))
+    moved = max(abs(now - b) for now, b in zip(expected.numbers, base, strict=True))
+    return left <= found.allowed * expected.norm * max(1.0, abs(share)) + found.unsure[name] * moved
 
 
 def _rows(expected_V: Tensor, embedding_VD: Tensor, allowed: float) -> list[int]:

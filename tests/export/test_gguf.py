@@ -1,0 +1,185 @@
+"""GGUF files: headers that lie, tokenizers of every kind, and independent readers that find the same numbers."""
+
+from __future__ import annotations
+
+import importlib.util
+import random
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from hone.core.errors import HoneError
+from hone.export.gguf import llama_cpp
+from hone.export.gguf.families import FAMILIES, _swap, _unswap, family_of
+from hone.export.gguf.header import BLOCKS, read_header
+from hone.export.gguf.read import read_tensor
+from hone.export.gguf.vocabulary import TRIALS, vocabulary_metadata
+from hone.export.gguf.words import KINDS, encoder
+from hone.export.proof.golden import Golden
+from hone.models.tokens import load_tokenizer
+from hone.recipe.exporting import Wanted, export, open_source
+
+Tuned = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def file_of(tuned_of: Tuned, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    def make(family: str) -> Path:
+        source = open_source(str(tuned_of(family) / "adapter"))
+        return next(export(source, Wanted(targets=("gguf",), out=tmp_path_factory.mktemp("gguf"), quant="F32"))[0].path.glob("*.gguf"))
+
+    return make
+
+
+def test_a_file_that_announces_more_than_there_is(tmp_path: Path) -> None:
+    """49 bytes on which the reader of gguf 0.19 hangs."""
+    bomb = struct.pack("<4sIQQ", b"GGUF", 3, 0, 1) + struct.pack("<Q", 1) + b"a" + struct.pack("<IIQ", 9, 0, 2**63)
+    (tmp_path / "x.gguf").write_bytes(bomb)
+    with pytest.raises(HoneError) as caught:
+        read_header(tmp_path / "x.gguf")
+    assert caught.value.code == "M083"
+
+
+def test_every_damaged_header_is_refused_or_read(file_of: Callable[[str], Path], tmp_path: Path) -> None:
+    whole = file_of("qwen3").read_bytes()
+    rng, target = random.Random(0), tmp_path / "x.gguf"
+    for _ in range(150):
+        damaged = bytearray(whole[: rng.choice([len(whole), rng.randrange(0, 9000)])])
+        for _ in range(rng.randint(0, 4)):
+            if damaged:
+                damaged[rng.randrange(min(len(damaged), 9000))] = rng.choice([0, 255, rng.randrange(256)])
+        target.write_bytes(damaged)
+        try:
+            header = read_header(target)
+            assert all(place.stop <= len(damaged) for place in header.tensors.values())
+        except HoneError as error:
+            assert error.code == "M083"
+
+
+@pytest.mark.parametrize("family", ["qwen3", "llama", "gpt2", "phi3"])
+def test_the_packages_own_reader_finds_the_same(family: str, file_of: Callable[[str], Path]) -> None:
+    import gguf
+
+    file = file_of(family)
+    ours, theirs = read_header(file), gguf.GGUFReader(file)
+    assert set(ours.tensors) == {tensor.name for tensor in theirs.tensors}
+    for tensor in theirs.tensors:
+        place = ours.tensors[tensor.name]
+        assert (place.start, place.kind, place.shape[::-1]) == (tensor.data_offset, tensor.tensor_type.name, tuple(map(int, tensor.shape)))
+        assert torch.equal(read_tensor(ours, tensor.name), torch.from_numpy(tensor.data.copy()).reshape(place.shape))
+    for key, value in ours.metadata.items():
+        assert theirs.get_field(key).contents() == value, key
+    sizes = {kind.value: gguf.GGML_QUANT_SIZES[kind] for kind in gguf.GGMLQuantizationType}
+    assert all(sizes[number] == (block, size) for number, (_, block, size) in BLOCKS.items())
+
+
+@pytest.mark.parametrize("family", ["mistral", "qwen2", "phi3"])
+def test_transformers_reads_the_same_weights(family: str, file_of: Callable[[str], Path], tuned_of: Tuned, tmp_path: Path) -> None:
+    """Its GGUF loader was written by others. (It does not know odd head sizes, biases of Llama, or GPT-2 with another context.)"""
+    from transformers import AutoModelForCausalLM
+
+    source = open_source(str(tuned_of(family) / "adapter"))
+    merged = export(source, Wanted(targets=("merged",), out=tmp_path, quant="f32"))[0].path
+    file = file_of(family)
+    theirs = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32).state_dict()
+    for name, tensor in load_file(merged / "model.safetensors").items():
+        assert torch.allclose(theirs[name], tensor, atol=1e-6), name
+
+
+def test_swapping_rows_is_undone() -> None:
+    x = torch.arange(24.0).reshape(12, 2)
+    assert torch.equal(_unswap(_swap(x, 2), 2), x)
+    assert _swap(x, 1)[:, 0].tolist() == [0, 12, 2, 14, 4, 16, 6, 18, 8, 20, 10, 22]
+
+
+def test_what_cannot_be_written_is_refused_by_name() -> None:
+    with pytest.raises(HoneError) as caught:
+        family_of({"model_type": "mamba"})
+    assert caught.value.code == "M080" and "mamba" in caught.value.what
+    rope = {"rope_type": "dynamic", "rope_theta": 1.0}
+    config: dict[str, Any] = {
+        "model_type": "llama",
+        "hidden_act": "silu",
+        "hidden_size": 8,
+        "num_attention_heads": 2,
+        "rope_parameters": rope,
+    }
+    config |= {
+        "vocab_size": 8,
+        "max_position_embeddings": 8,
+        "num_hidden_layers": 1,
+        "intermediate_size": 8,
+        "num_key_value_heads": 2,
+        "rms_norm_eps": 1e-5,
+    }
+    for change, word in (({}, "dynamic"), ({"hidden_act": "relu"}, "relu")):
+        with pytest.raises(HoneError) as caught:
+            FAMILIES["llama"].metadata(config | change)
+        assert caught.value.code == "M081" and word in caught.value.what
+
+
+@pytest.mark.parametrize(("name", "kind"), [("gpt2", "gpt-2"), ("qwen2_tokenizer", "qwen2"), ("minimind", "gpt-2")])
+def test_real_tokenizers_get_their_kind(name: str, kind: str, shared: Path) -> None:
+    tokenizer = load_tokenizer(shared / "data" / "tokenizers" / name)
+    metadata = vocabulary_metadata(tokenizer, len(tokenizer), [], ["<|im_start|>user\nhi<|im_end|>\n"])
+    assert metadata["tokenizer.ggml.pre"] == kind
+    encode, book = encoder(metadata), next((shared / "data" / "public_domain_books").glob("*.txt")).read_text()[5000:15000]
+    assert encode(book) == tokenizer(book, add_special_tokens=False)["input_ids"]
+
+
+def test_a_sentencepiece_tokenizer(shared: Path) -> None:
+    tokenizer = load_tokenizer(shared / "weights" / "stories260k")
+    metadata = vocabulary_metadata(tokenizer, len(tokenizer), [2], [])
+    assert metadata["tokenizer.ggml.model"] == "llama" and metadata["tokenizer.ggml.add_bos_token"]
+    text = "Once upon a time </s><s>[INST] naïve 你好 🙂\n\n  two"
+    assert encoder(metadata)(text) == tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def test_a_tokenizer_that_llama_cpp_does_not_have(shared: Path) -> None:
+    tokenizer = load_tokenizer(shared / "weights" / "babyllama-105")
+    with pytest.raises(HoneError) as caught:
+        vocabulary_metadata(tokenizer, len(tokenizer), [], [])
+    assert caught.value.code == "M082"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_is_told_from_the_others(kind: str, shared: Path) -> None:
+    """GPT-2's tokens cut the way of one kind: that kind, or one that cuts these tokens alike, is found again."""
+    from tokenizers import Regex, pre_tokenizers
+
+    tokenizer = load_tokenizer(shared / "data" / "tokenizers" / "gpt2")
+    cuts = [pre_tokenizers.Split(Regex(cut), "isolated") for cut in KINDS[kind].cuts]
+    backend = tokenizer.backend_tokenizer
+    backend.pre_tokenizer = pre_tokenizers.Sequence([*cuts, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    backend.model.ignore_merges = KINDS[kind].whole_words
+    metadata = vocabulary_metadata(tokenizer, len(tokenizer), [], [])
+    for text in TRIALS:
+        assert encoder(metadata)(text) == backend.encode(text, add_special_tokens=False).ids
+
+
+def test_k_types_need_llama_cpp_and_rows_of_256(tuned_of: Tuned, tmp_path: Path) -> None:
+    source = open_source(str(tuned_of("qwen3") / "adapter"))
+    with pytest.raises(HoneError) as caught:
+        export(source, Wanted(targets=("gguf",), out=tmp_path, quant="q4_k_m"))
+    assert caught.value.code == ("M085" if llama_cpp.installed() else "F044")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("llama_cpp") is None, reason="llama-cpp-python is not installed (pip install llama-cpp-python)"
+)
+@pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3", "phi3", "gpt2"])
+def test_llama_cpp_says_the_same(family: str, file_of: Callable[[str], Path]) -> None:
+    """It encodes every probe as training did, and gives the same greedy answers."""
+    file = file_of(family)
+    golden = Golden.load(file.parent)
+    prompts = [(vector.text, vector.prompt, len(vector.answer)) for vector in golden.vectors]
+    found = llama_cpp.answers(file, prompts, golden.about["stop_ids"])
+    for vector, (seen, answer) in zip(golden.vectors, found, strict=True):
+        assert seen == vector.written, vector.name
+        assert answer == vector.answer, vector.name

@@ -16,7 +16,7 @@ README = "README.md"
 def write_tokenizer(folder: Path, source: Source) -> None:
     """The tokenizer with the chat template that the model was trained with."""
     tokenizer = source.tokenizer
-    tokenizer.chat_template = source.template.source
+    tokenizer.chat_template = source.template.stored
     tokenizer.save_pretrained(folder)
 
 

@@ -89,7 +89,8 @@ class Llama:
         self._rotary = base.rotary_emb
         self.half = base.embed_tokens.weight.dtype == torch.bfloat16
         """Whether the model is in bf16; keys and values are in fp32 here all the same."""
-        if vars(self._rotary).get("rope_type") not in FIXED:
+        kind = vars(self._rotary).get("rope_type")
+        if not isinstance(kind, str) or kind not in FIXED:  # Gemma 3 has a kind for each sort of layer
             raise Unfit
         self._layers = (_Layer * len(self._blocks))(*(self._layer(block, windows) for block in self._blocks))
         self._model = self._whole(model, base)

@@ -95,7 +95,7 @@ class _Loaded:
             stored=_most_common_type(self.weights),
             logprobs=_reader(self.model, self.stock),
             encode=encode_with(tokenizer),
-            render=render_with(source if isinstance(source, str) else None, tokenizer.special_tokens_map, golden),
+            render=render_with(source, tokenizer.special_tokens_map, golden),
             bos=tokenizer.bos_token_id,
             stop_ids=self.stops,
             vocabulary_hash=vocabulary_hash(tokenizer.get_vocab()),

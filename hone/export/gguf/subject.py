@@ -32,7 +32,7 @@ def gguf_subject(file: Path, golden: Golden) -> Subject:
         stored=weights.stored,
         logprobs=read,
         encode=encode_as_llama_cpp(header),
-        render=render_with(header.metadata.get("tokenizer.chat_template"), special_names(header.metadata), golden),
+        render=render_with(templates_of(header.metadata), special_names(header.metadata), golden),
         bos=header.metadata.get("tokenizer.ggml.bos_token_id"),
         stop_ids=stops_of(header.metadata),
         vocabulary_hash=vocabulary_hash(words),
@@ -53,6 +53,12 @@ def encode_as_llama_cpp(header: Header) -> Encode:
         return [bos, *ids] if adds and bos is not None and not written else ids
 
     return encode
+
+
+def templates_of(metadata: Mapping[str, Any]) -> dict[str, str]:
+    """The template, and the one for conversations with tools where the file has one."""
+    keys = {"default": "tokenizer.chat_template", "tool_use": "tokenizer.chat_template.tool_use"}
+    return {name: metadata[key] for name, key in keys.items() if key in metadata}
 
 
 def stops_of(metadata: Mapping[str, Any]) -> frozenset[int]:

@@ -95,6 +95,8 @@ def _metadata(source: Source, family: Family, config: Mapping[str, Any], quant: 
             found[f"general.sampling.{theirs}"] = int(value) if ours == "top_k" else float(value)
     found |= vocabulary_metadata(source.tokenizer, rows, source.template.stop_ids, prompts)
     found["tokenizer.chat_template"] = source.template.source
+    if source.template.with_tools != source.template.source:
+        found |= {"tokenizer.chat_template.tool_use": source.template.with_tools, "tokenizer.chat_templates": ["tool_use"]}
     return found
 
 

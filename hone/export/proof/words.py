@@ -14,14 +14,20 @@ Render = Callable[[list[dict[str, Any]], list[dict[str, Any]]], str | None]
 Encode = Callable[[str, bool], list[int]]
 
 
-def render_with(source: str | None, variables: Mapping[str, Any], golden: Golden) -> Render:
-    """A template in our guarded sandbox, on the day of the certificate. None where it refuses, or there is none. Raises T003."""
-    if source is None:
+def render_with(source: str | Mapping[str, str] | None, variables: Mapping[str, Any], golden: Golden) -> Render:
+    """A template (or one that is called "default" and one for tools, "tool_use") in our guarded sandbox, on the day of the certificate.
+
+    It says None where the template refuses, or there is none. Raises T003.
+    """
+    sources = {"default": source} if isinstance(source, str) else dict(source or {})
+    if "default" not in sources:
         return lambda messages, tools: None
-    renderer = Renderer(source, name="the copy's", variables=variables, now=datetime.fromisoformat(golden.about["now"]))
+    now = datetime.fromisoformat(golden.about["now"])
+    made = {name: Renderer(text, name="the copy's", variables=variables, now=now) for name, text in sources.items()}
 
     def render(messages: list[dict[str, Any]], tools: list[dict[str, Any]]) -> str | None:
         try:
+            renderer = made.get("tool_use", made["default"]) if tools else made["default"]
             return renderer.render(messages, tools, prompt=True).text
         except HoneError:
             return None

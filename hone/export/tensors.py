@@ -101,9 +101,15 @@ class AdaptedWeights:
             return stored
         a_RI, b_OR = pair
         wide = torch.promote_types(stored.dtype, torch.float32)
-        change_OI = self.adapter.config.common_scale * (b_OR.to(wide) @ a_RI.to(wide))
+        change_OI = self.adapter.config.scale(name.removesuffix(".weight")) * (b_OR.to(wide) @ a_RI.to(wide))
         whole: Tensor = stored.to(wide) + (change_OI.t() if name in self.flipped else change_OI)
         return whole
+
+
+def streams(adapter: AdapterFile) -> bool:
+    """Whether an adapter is nothing but products B A beside linear layers, so that it can be added tensor by tensor."""
+    tables = any(path.endswith(("embed_tokens", "wte", "wpe")) for path in adapter.tensors)
+    return not (adapter.config.dora or adapter.extra or tables) and adapter.config.init == "default"
 
 
 class LoadedWeights:

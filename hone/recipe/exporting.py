@@ -16,7 +16,7 @@ from hone.data.chat import ChatTemplate
 from hone.export import TARGETS
 from hone.export.base import Artifact, Checked, Order, Source, choose_quant, folder_name
 from hone.export.proof.golden import Golden
-from hone.export.tensors import AdaptedWeights, LoadedWeights, StoredWeights, Weights
+from hone.export.tensors import AdaptedWeights, LoadedWeights, StoredWeights, Weights, streams
 from hone.models.fingerprint import fingerprint
 from hone.models.load import fetch
 from hone.models.settings import HardwareSettings
@@ -136,8 +136,9 @@ def weights_of(parts: Parts) -> Weights:
     if parts.tuning.about.unmergeable:
         what = f"'{name_of(parts.tuning)}' cannot be folded into plain weights: {parts.tuning.about.unmergeable}"
         raise HoneError("M040", what, where="tuning.method", fix="use --to adapter, which hone can serve; or train with tuning.method=lora")
-    if isinstance(parts.tuning, Lora):
-        return AdaptedWeights(stored, peft_io.load_adapter(parts.adapter, base=parts.base))
+    adapter = peft_io.load_adapter(parts.adapter, base=parts.base) if isinstance(parts.tuning, Lora) else None
+    if adapter is not None and streams(adapter):
+        return AdaptedWeights(stored, adapter)
     opened = open_model(parts.given, hardware=EXACT)
     opened.policy.tuning.merge(opened.policy.model)
     return LoadedWeights(opened.policy.model, {name: stored.dtype(name) for name in stored.names()})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from hone.models.policy import using_attention
 from hone.plan.hardware import memory
 from hone.plan.shapes import model_facts, quantisation, read_json
 from hone.recipe import certificate
-from hone.recipe.exporting import EXACT, find_parts, weights_of
+from hone.recipe.exporting import EXACT, Parts, find_parts, weights_of
 from hone.recipe.opening import open_model
 from hone.tuning.folder import CONFIG
 
@@ -118,9 +118,20 @@ def _adapter(folder: Path, golden: Golden) -> Subject:
     parts = find_parts(str(folder))
     opened = open_model(folder, hardware=EXACT)
     stops = _stops(folder, None, None) or frozenset(opened.template.stop_ids)
-    weights, policy = weights_of(parts), opened.policy
+    weights, folds = _folded(parts)
+    policy = opened.policy
     found = _Loaded(weights, opened.tokenizer, policy.model, policy.stock, stops, parts.base["fingerprint"])
-    return found.subject(f"an adapter on {parts.base['name']}", golden)
+    return replace(found.subject(f"an adapter on {parts.base['name']}", golden), examined=folds)
+
+
+def _folded(parts: Parts) -> tuple[Weights, bool]:
+    """The weights with the adapter folded in; for a method that cannot be folded the base's, and that they say nothing."""
+    try:
+        return weights_of(parts), True
+    except HoneError as error:
+        if error.code != "M040":
+            raise
+        return StoredWeights(parts.model), False
 
 
 def _stops(folder: Path, *others: Any) -> frozenset[int]:

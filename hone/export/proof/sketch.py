@@ -106,8 +106,8 @@ class Sketches:
         for path, plain in self.bare.named_modules():
             if not _is_linear(plain) or self._plain(f"{path}.weight") is not None:
                 continue
-            live = self.model.get_submodule(path)
-            if all(p.is_floating_point() for p in live.parameters()):
+            live = dict(self.model.named_modules()).get(path)
+            if live is not None and all(p.is_floating_point() for p in live.parameters()):
                 now = copy.deepcopy(live).double().eval()
                 if _straight(now, self._inputs(path)):
                     yield path, now, self._without(live)

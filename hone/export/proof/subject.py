@@ -35,6 +35,8 @@ class Subject:
     vocabulary: int
     weights: Weights
     embedding: str = "model.embed_tokens.weight"
+    examined: bool = True
+    """Whether the weights are those that answer: not for methods that cannot be folded into plain ones."""
     base_fingerprint: str = ""
     """For an adapter: the base that it is on now."""
     notes: tuple[str, ...] = ()

@@ -88,6 +88,6 @@ def tune(base: Path, folder: Path, method: str = "lora", **settings: Any) -> Gol
     artifact = folder / tuning.about.artifact
     tuning.save(policy.model, artifact, base=loaded.base)
     words = copy.deepcopy(loaded.tokenizer)
-    words.chat_template = template.source
+    words.chat_template = template.stored
     words.save_pretrained(artifact)
     return golden

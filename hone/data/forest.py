@@ -60,13 +60,20 @@ class _Gardener:
         for one in members:
             branches.setdefault(self.rows[one][at], []).append(one)
         for branch in branches.values():
-            shared = common([self.rows[one] for one in branch])
-            if shared <= at:
-                self.leaves(branch, base, parent)
-            elif self._pays(branch, shared - base):
-                self.grow(branch, shared, shared, self._segment(branch, base, shared, parent))
-            else:
-                self.grow(branch, base, shared, parent)
+            ending = [one for one in branch if len(self.rows[one]) == at + 1]
+            going = [one for one in branch if len(self.rows[one]) > at + 1]
+            if len(going) > 1:
+                self._share(going, base, parent)
+                going = []
+            self.leaves([*going, *ending], base, parent)
+
+    def _share(self, branch: list[int], base: int, parent: int) -> None:
+        """Lay out sequences that agree on one more token at least."""
+        shared = common([self.rows[one] for one in branch])
+        if self._pays(branch, shared - base):
+            self.grow(branch, shared, shared, self._segment(branch, base, shared, parent))
+        else:
+            self.grow(branch, base, shared, parent)
 
     def _pays(self, branch: list[int], length: int) -> bool:
         others = len({self.families[one] for one in branch}) - 1

@@ -89,7 +89,8 @@ def train(
     engine.policy.model.train()
     for hook in hooks:
         hook.started(state)
-    for step, batches in enumerate(source.steps(done + 1), start=done + 1):
+    steps = source.steps(done + 1) if not state.stop else iter(())
+    for step, batches in enumerate(steps, start=done + 1):
         _reseed(seed, step)
         try:
             _one_step(state, step, batches, objective, hooks)

@@ -46,7 +46,16 @@ def said(policy: Policy, batch: Batch | None = None) -> Tensor:
 def shapes(hidden: int, layers: int) -> Shapes:
     """Sizes of a model with attention of full width, as BERT's."""
     linears = {f"h.{i}.attention.{name}": (hidden, hidden) for i in range(layers) for name in ("query", "key", "value")}
-    return Shapes(linears=linears, biases={}, parameters={}, head="", tied=False, hidden=hidden, layers=layers, kv_width=hidden)
+    unasked: dict[str, Any] = {
+        "biases": {},
+        "parameters": {},
+        "paths": frozenset(),
+        "head": "",
+        "embedding": "",
+        "table": (),
+        "tied": False,
+    }
+    return Shapes(linears=linears, hidden=hidden, layers=layers, kv_width=hidden, **unasked)
 
 
 def test_sizes_that_are_known_from_elsewhere() -> None:

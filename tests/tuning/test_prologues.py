@@ -160,7 +160,7 @@ def test_the_network_is_gone_from_the_file_and_nothing_else_is_in_it(name: str, 
     assert {key: tuple(tensor.shape) for key, tensor in stored.items()} == {"prompt_embeddings": (4, width)}
     policy.tuning.load(policy.model, tmp_path, base=BASE)
     assert sum(p.numel() for p in trainable(policy.model).values()) == 4 * width
-    assert torch.equal(logp(policy), says)
+    assert (logp(policy) - says).abs().max() <= 1e-6, "an LSTM rounds differently with and without gradients"
 
 
 @pytest.mark.parametrize("encoder", [None, 9, 3])

@@ -18,8 +18,8 @@ from safetensors.torch import load_file
 
 from hone.core.errors import HoneError
 from hone.core.types import Batch
+from hone.models import tensorfile
 from hone.objectives.base import Objective
-from hone.train import tensorfile
 from hone.train.engine import Engine
 
 LARGEST = 2 << 30

@@ -361,7 +361,8 @@ def test_a_client_that_dies_frees_its_rows(server: Server) -> None:
         assert client.stdout.readline() == b"one\n"
         client.kill()
     deadline = time.monotonic() + 30
-    while server.metric("hone_answers_active") and time.monotonic() < deadline:
+    while server.metric("hone_answers_abandoned_total") == before or server.metric("hone_answers_active"):
+        assert time.monotonic() < deadline
         time.sleep(0.05)
-    assert server.metric("hone_answers_abandoned_total") - before == 4
+    assert 1 <= server.metric("hone_answers_abandoned_total") - before <= 4, "some may have been done before it died"
     assert server.client().chat.completions.create(model="base", messages=QUESTION, max_tokens=2).usage.completion_tokens == 2

@@ -17,8 +17,6 @@ from bench import common, gates
 Run = dict[str, Any]
 RATES = ("tokens_per_second", "supervised_per_second", "groups_per_second", "steps_per_second")
 MEASURED = (*RATES, "seconds", "seconds_with_warmup", "process_seconds", "peak_bytes")
-PROBE = (8, 3)
-"""Steps, and how many of them are warm-up, with which the rival's best settings are looked for."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +31,8 @@ class Match:
     steps: int
     warmup: int
     rounds: int = 3
+    probe: tuple[int, int] = (8, 3)
+    """Steps, and how many of them are warm-up, with which the rival's best settings are looked for."""
 
 
 def child(job: Path) -> None:
@@ -79,7 +79,7 @@ class Arena:
         self.folder, self.match, self.options, self.count = folder, match, options, 0
         self.trials: list[Run] = []
         shape = workload.TINY if options.quick else workload.THIRTY_MILLION
-        data = workload.write(folder, shape, match.method, count=max(match.steps, PROBE[0]) * match.groups, rank=options.rank)
+        data = workload.write(folder, shape, match.method, count=max(match.steps, match.probe[0]) * match.groups, rank=options.rank)
         every = [s for group in data for s in group]
         self.facts = {
             "model": shape,
@@ -111,7 +111,7 @@ class Arena:
         """The plan with the most tokens per second in a short trial."""
         if len(plans) == 1 or self.options.quick:
             return plans[0]
-        steps, warmup = PROBE
+        steps, warmup = self.match.probe
         rates = []
         for plan in plans:
             print(f"  trial: {choices(plan)}")

@@ -33,4 +33,4 @@ def tuned(arena: Arena, dtype: str) -> Any:
 
 
 if __name__ == "__main__":
-    main(Match("dpo", groups=2, contenders=contenders, steps=20, warmup=5), __doc__)
+    main(Match("dpo", groups=2, contenders=contenders, steps=20, warmup=5, probe=(4, 1)), __doc__)

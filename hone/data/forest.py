@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 from itertools import takewhile
+from typing import NamedTuple
 
 from hone.core.types import Segment
 
@@ -30,16 +31,26 @@ class Forest:
 
 
 def plant(rows: Seq[Tokens], families: Seq[int], *, share: bool = True) -> Forest:
-    """Lay sequences out. Those of one family (a group) share whatever they can; others where it saves enough.
+    """Lay sequences out. Those of one family (a group) share whatever they can; families share with each other where it saves enough.
 
     Every sequence keeps a last token of its own.
     """
-    gardener = _Gardener(rows, families)
+    gardener = _Gardener(rows)
     if share:
-        gardener.grow(list(range(len(rows))), 0, 0, -1)
+        members: dict[int, list[int]] = {}
+        for one, family in enumerate(families):
+            members.setdefault(family, []).append(one)
+        gardener.across([_Family(ones, gardener.common(ones)) for ones in members.values()], 0, 0, -1)
     else:
         gardener.leaves(list(range(len(rows))), 0, -1)
     return gardener.made
+
+
+class _Family(NamedTuple):
+    """The sequences of a group, and how many first tokens they have in common."""
+
+    members: list[int]
+    shared: int
 
 
 def common(rows: Seq[Tokens]) -> int:
@@ -51,11 +62,45 @@ def common(rows: Seq[Tokens]) -> int:
 
 
 class _Gardener:
-    def __init__(self, rows: Seq[Tokens], families: Seq[int]) -> None:
-        self.rows, self.families, self.made = rows, families, Forest()
+    def __init__(self, rows: Seq[Tokens]) -> None:
+        self.rows, self.made = rows, Forest()
+
+    def common(self, members: list[int]) -> int:
+        """First tokens that some sequences have in common; a single one could share all but its last."""
+        return common([self.rows[one] for one in members]) if len(members) > 1 else len(self.rows[members[0]]) - 1
+
+    def across(self, families: list[_Family], base: int, at: int, parent: int) -> None:
+        """Lay out families that agree on their first `at` tokens, of which `base` are laid out already, in `parent`.
+
+        They share no further than each of them does inside, so that nothing is lost there.
+        """
+        branches: dict[int, list[_Family]] = {}
+        for family in families:
+            if family.shared > at:
+                branches.setdefault(self.rows[family.members[0]][at], []).append(family)
+        for branch in branches.values():
+            if len(branch) == 1:
+                self.within(branch[0], base, parent)
+                continue
+            shared = min(self.common([family.members[0] for family in branch]), *(family.shared for family in branch))
+            if shared - base >= MIN_SHARED and (shared - base) * (len(branch) - 1) >= MIN_SAVED:
+                ones = [one for family in branch for one in family.members]
+                self.across(branch, shared, shared, self._segment(ones, base, shared, parent))
+            else:
+                self.across(branch, base, shared, parent)
+        for family in families:
+            if family.shared <= at:
+                self.within(family, base, parent)
+
+    def within(self, family: _Family, base: int, parent: int) -> None:
+        """Lay out a family, of whose common tokens `base` are laid out already."""
+        if len(family.members) > 1 and family.shared >= MIN_SHARED and family.shared > base:
+            parent = self._segment(family.members, base, family.shared, parent)
+            base = family.shared
+        self.grow(family.members, base, family.shared, parent)
 
     def grow(self, members: list[int], base: int, at: int, parent: int) -> None:
-        """Lay out sequences that agree on their first `at` tokens, of which `base` are laid out already, in `parent`."""
+        """Lay out sequences of one family that agree on their first `at` tokens, at as many levels as are worth it."""
         branches: dict[int, list[int]] = {}
         for one in members:
             branches.setdefault(self.rows[one][at], []).append(one)
@@ -63,21 +108,11 @@ class _Gardener:
             ending = [one for one in branch if len(self.rows[one]) == at + 1]
             going = [one for one in branch if len(self.rows[one]) > at + 1]
             if len(going) > 1:
-                self._share(going, base, parent)
+                shared = self.common(going)
+                worth = shared - base >= MIN_SHARED
+                self.grow(going, shared if worth else base, shared, self._segment(going, base, shared, parent) if worth else parent)
                 going = []
             self.leaves([*going, *ending], base, parent)
-
-    def _share(self, branch: list[int], base: int, parent: int) -> None:
-        """Lay out sequences that agree on one more token at least."""
-        shared = common([self.rows[one] for one in branch])
-        if self._pays(branch, shared - base):
-            self.grow(branch, shared, shared, self._segment(branch, base, shared, parent))
-        else:
-            self.grow(branch, base, shared, parent)
-
-    def _pays(self, branch: list[int], length: int) -> bool:
-        others = len({self.families[one] for one in branch}) - 1
-        return length >= MIN_SHARED and (others == 0 or length * others >= MIN_SAVED)
 
     def leaves(self, members: list[int], base: int, parent: int) -> None:
         """Give each sequence the rest of its tokens to itself."""

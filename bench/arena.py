@@ -216,6 +216,7 @@ def settings(match: Match, doc: str) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=match.steps, help=f"optimiser steps of {match.groups} groups (default {match.steps})")
     parser.add_argument("--warmup", type=int, default=match.warmup, help=f"first steps that are not timed (default {match.warmup})")
     parser.add_argument("--rounds", type=int, default=match.rounds, help=f"interleaved rounds (default {match.rounds})")
+    parser.add_argument("--trial", type=int, default=match.probe[0], help="steps with which the rival's settings are looked for")
     parser.add_argument("--dtype", choices=("both", "bf16", "fp32"), default="both")
     parser.add_argument("--budget", type=int, default=2048, help="hone's tokens of a micro-batch")
     parser.add_argument("--rank", type=int, default=16, help="of the LoRA")
@@ -233,7 +234,12 @@ def main(match: Match, doc: str) -> None:
         sys.exit(f"the machine is busy (load average {load:.2f}, wanted below {common.IDLE_LOAD}); wait, or pass --busy")
     if not 0 <= options.warmup < options.steps:
         sys.exit("--warmup must be smaller than --steps")
-    sizes = {"steps": options.steps, "warmup": options.warmup, "rounds": options.rounds}
+    sizes = {
+        "steps": options.steps,
+        "warmup": options.warmup,
+        "rounds": options.rounds,
+        "probe": (options.trial, max(1, options.trial // 3)),
+    }
     if options.quick:
         sizes = {"steps": 6, "warmup": 2, "rounds": 1}
     started = time.time()

@@ -241,7 +241,7 @@ def main(match: Match, doc: str) -> None:
         "probe": (options.trial, max(1, options.trial // 3)),
     }
     if options.quick:
-        sizes = {"steps": 6, "warmup": 2, "rounds": 1}
+        sizes |= {"steps": 6, "warmup": 2, "rounds": 1}
     started = time.time()
     with tempfile.TemporaryDirectory() as folder:
         result = compete(Path(folder), replace(match, **sizes), options)

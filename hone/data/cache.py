@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from itertools import groupby, pairwise
-from typing import overload
 
 from hone.core.types import Facts, Group, Origin
 from hone.core.types import Sequence as Tokens
+from hone.data.lazy import LazyGroups
 
 
 class Cache:
@@ -67,7 +67,7 @@ class Cache:
         return digest.hexdigest()
 
 
-class Groups(Sequence[Group]):
+class Groups(LazyGroups):
     """Some groups of a cache, in an order of their own: reads like a list and holds only numbers."""
 
     def __init__(self, cache: Cache, indices: Iterable[int]) -> None:
@@ -76,13 +76,7 @@ class Groups(Sequence[Group]):
     def __len__(self) -> int:
         return len(self._indices)
 
-    @overload
-    def __getitem__(self, index: int) -> Group: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Group]: ...
-    def __getitem__(self, index: int | slice) -> Group | list[Group]:
-        if isinstance(index, slice):
-            return [self._cache.group(i) for i in self._indices[index]]
+    def at(self, index: int) -> Group:
         return self._cache.group(self._indices[index])
 
     def hash(self) -> str:

@@ -6,14 +6,15 @@ import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, overload
+from typing import Any
 
 from hone.core.types import Batch, Group
 from hone.data.batching import micro_batches
+from hone.data.lazy import LazyGroups
 from hone.data.sharing import fill, size
 
 
-class Beside(Sequence[Group]):
+class Beside(LazyGroups):
     """For each group, one that `make` forms of it and its successor; the last one's successor is the first."""
 
     def __init__(self, groups: Sequence[Group], make: Callable[[Group, Group], Group]) -> None:
@@ -22,13 +23,7 @@ class Beside(Sequence[Group]):
     def __len__(self) -> int:
         return len(self.groups)
 
-    @overload
-    def __getitem__(self, index: int) -> Group: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Group]: ...
-    def __getitem__(self, index: int | slice) -> Group | list[Group]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
+    def at(self, index: int) -> Group:
         return self.make(self.groups[index], self.groups[(index + 1) % len(self)])
 
 

@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -21,12 +21,13 @@ from hone.core.files import staged_file
 from hone.core.types import Batch, Facts, Group
 from hone.core.types import Sequence as Tokens
 from hone.data.batching import consecutive
+from hone.data.lazy import LazyGroups
 
 Say = Callable[[Batch], Mapping[str, Tensor]]
 """A batch to facts of its reads, each (N,) or (N, K)."""
 
 
-class Told(Sequence[Group]):
+class Told(LazyGroups):
     """Groups as they were, with facts of each learned token beside what they knew. Reads like a list; nothing is copied."""
 
     def __init__(self, groups: Sequence[Group], said: Mapping[str, Tensor]) -> None:
@@ -39,14 +40,7 @@ class Told(Sequence[Group]):
     def __len__(self) -> int:
         return len(self.groups)
 
-    @overload
-    def __getitem__(self, index: int) -> Group: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Group]: ...
-    def __getitem__(self, index: int | slice) -> Group | list[Group]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        index = range(len(self))[index]
+    def at(self, index: int) -> Group:
         start, made = self._starts[index], list[Tokens]()
         for sequence in self.groups[index]:
             facts: Facts = {name: _spread(sequence, column[start : start + sequence.learned]) for name, column in self.said.items()}

@@ -192,4 +192,5 @@ def test_the_real_engine(tmp_path: Path, tiny_llama: Build, tiny_tokenizer: Any)
     writer = VllmWriter(
         start(str(tmp_path), rank=8, context=128), tiny_tokenizer, save=lambda f: engine.policy.save(f, base=BASE), adapter=True
     )
-    train(engine, source(engine, writer, tiny_tokenizer), OBJECTIVES["grpo"])
+    state = train(engine, source(engine, writer, tiny_tokenizer), OBJECTIVES["grpo"])
+    assert state.step == state.total

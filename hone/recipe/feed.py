@@ -16,6 +16,7 @@ from hone.data.prepare import Prepared, prepare
 from hone.data.shapes import check_shape
 from hone.data.sharing import heaviest
 from hone.models.load import Loaded
+from hone.recipe.aside import NOTHING, Kept, Sums, kept_groups, sums_by_row
 from hone.recipe.build import held_out_loss
 from hone.recipe.hooks import Written as Tell
 from hone.recipe.opening import open_model
@@ -28,7 +29,7 @@ from hone.rollout.on_policy import Crew, OnPolicy
 from hone.rollout.prompts import Prompt
 from hone.rollout.questions import Questions, prepare_questions
 from hone.rollout.reading import reader
-from hone.rollout.rewards import Panel, Tools, Written
+from hone.rollout.rewards import Panel, Tools, Verdict, Written
 from hone.rollout.sample import Sampler, context_of
 from hone.rollout.settings import RolloutSettings
 from hone.rollout.vllm import VllmWriter, start
@@ -53,6 +54,10 @@ class Feed:
     hooks: tuple[Hook, ...] = ()
     hardest: Callable[[], object] | None = None
     """The heaviest part of an evaluation, for the rehearsal."""
+    by_row: Callable[[], Sums] | None = None
+    """The same measure, row by row."""
+    kept: Kept = NOTHING
+    """The rows that it is of."""
 
 
 def check_data(recipe: Recipe) -> None:
@@ -93,6 +98,8 @@ def _offline(run: Run) -> Feed:
         source,
         partial(held_out_loss, run.policy, given.held_out, recipe.objective, budget, aside=given.held_out_aside),
         hardest=partial(held_out_loss, run.policy, groups, recipe.objective, EVERYTHING, aside=aside),
+        by_row=partial(sums_by_row, run.policy, given.held_out, recipe.objective, budget, aside=given.held_out_aside),
+        kept=kept_groups(given.held_out),
     )
 
 
@@ -109,7 +116,11 @@ def _online(run: Run, engine: Engine, questions: Questions) -> Feed:
     source = OnPolicy(crew, questions.asked, rollout, step_prompts=optim.batch_size, total_steps=total, budget=budget, seed=recipe.seed)
     kept = questions.kept[: recipe.eval.max_rows]
     judged = bool(kept) and (bool(rollout.wanted) or rollout.environment is not None)
-    return Feed(source, partial(rewarded, crew, kept, rollout) if judged else None, (Tell(source),))
+    if not judged:
+        return Feed(source, None, (Tell(source),))
+    greedily = partial(judged_greedily, crew, kept, rollout)
+    rows = Kept.of((prompt.origin, prompt.ids) for prompt in kept)
+    return Feed(source, lambda: rewarded(greedily()), (Tell(source),), by_row=lambda: rewards_by_row(greedily()), kept=rows)
 
 
 def _check_reference(run: Run, rollout: RolloutSettings) -> None:
@@ -163,8 +174,8 @@ def _scorer(name: str) -> Callable[[Sequence[Conversation]], Sequence[float]]:
     return opened.score
 
 
-def rewarded(crew: Crew, kept: Sequence[Prompt], rollout: RolloutSettings) -> Mapping[str, float]:
-    """Rewards of the greedy answers to prompts that are never learned from; their mean with the sign of a loss is `eval_loss`."""
+def judged_greedily(crew: Crew, kept: Sequence[Prompt], rollout: RolloutSettings) -> Verdict:
+    """What the rewards say of the greedy answers to prompts that are never learned from."""
     greedy = asdict(rollout.sampling) | {"temperature": 0.0}
     drafts = crew.pen(kept, 0, greedy)
     written = [
@@ -172,5 +183,16 @@ def rewarded(crew: Crew, kept: Sequence[Prompt], rollout: RolloutSettings) -> Ma
         for i, (draft, prompt) in enumerate(zip(drafts, kept, strict=True))
     ]
     panel = Panel(crew.panel.rewards, on_error=crew.panel.on_error)
-    found = panel.judge(written, [draft.earned for draft in drafts]).metrics()
+    return panel.judge(written, [draft.earned for draft in drafts])
+
+
+def rewarded(verdict: Verdict) -> Mapping[str, float]:
+    """The mean rewards; with the sign of a loss, that of the whole is `eval_loss`."""
+    found = verdict.metrics()
     return {"eval_loss": -found["reward"]} | {f"eval_{name}": value for name, value in found.items()}
+
+
+def rewards_by_row(verdict: Verdict) -> Sums:
+    """The reward of each prompt; one that no reward could judge counts nothing."""
+    units = tuple(float(total is not None) for total in verdict.totals)
+    return {"units": units, "loss": tuple(-(total or 0.0) for total in verdict.totals), "reward": tuple(t or 0.0 for t in verdict.totals)}

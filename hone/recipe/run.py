@@ -3,37 +3,35 @@
 from __future__ import annotations
 
 import json
-import shlex
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 
 from hone.core.disk import check_output
 from hone.core.events import Events
-from hone.core.files import staged_folder, write_atomically
+from hone.core.files import staged_folder
 from hone.core.types import Message
 from hone.core.world import World
 from hone.data.chat import ChatTemplate
 from hone.data.prepare import Prepared
+from hone.eval.heldout import HeldOut
 from hone.models.load import Loaded
 from hone.models.policy import Policy
 from hone.models.recompute import recompute_blocks
-from hone.plan.hardware import hardware
 from hone.recipe.advised import advised
-from hone.recipe.build import load_base, sizes, tuned
+from hone.recipe.build import tuned
 from hone.recipe.certificate import certify
-from hone.recipe.feed import Feed, check_data, feed, prepared_for
+from hone.recipe.feed import Feed, check_data, feed
 from hone.recipe.hooks import Samples, ShowProgress, Track
+from hone.recipe.papers import settings_of, write_papers
 from hone.recipe.rehearsing import Stage, rehearsal
 from hone.recipe.settings import Recipe, resolve
+from hone.recipe.stores import Stores
 from hone.report import card, page
 from hone.report.progress import Progress
 from hone.report.trackers import open_trackers
@@ -41,7 +39,7 @@ from hone.rollout.sample import Sampler
 from hone.train import checkpoint
 from hone.train.engine import Engine
 from hone.train.health import Health
-from hone.train.hooks import Checkpoints, Evaluate, Interrupt, Metrics, Shortage, Watch
+from hone.train.hooks import PAUSED, Checkpoints, Evaluate, Interrupt, Metrics, Shortage, Until, Watch
 from hone.train.lock import run_lock
 from hone.train.loop import Hook, State, train
 from hone.train.resume import check_resume
@@ -55,6 +53,8 @@ class Wishes:
     fresh: bool = False
     allow_data_change: bool = False
     command: str = ""
+    until: int | None = None
+    """Pause after this step: saved and measured, not finished. The same run goes on from there as if it had never paused."""
 
 
 @dataclass(slots=True)
@@ -81,17 +81,21 @@ def folder_of(recipe: Recipe) -> Path:
     return Path("runs") / "-".join(parts)
 
 
-def prepare_run(raw: Mapping[str, Any], console: Console) -> Run:
-    """Check everything, load the model, read the data, fill in what was left open. Nothing is trained or written yet."""
+def prepare_run(raw: Mapping[str, Any], console: Console, stores: Stores | None = None) -> Run:
+    """Check everything, load the model, read the data, fill in what was left open. Nothing is trained or written yet.
+
+    Runs that are given the same `stores` read what they have in common once.
+    """
+    stores = stores or Stores()
     world, folder = World.join(), folder_of(resolve(raw))
     raw = _remembered(raw, folder)
     recipe = resolve(raw)
     if world.main:
         check_output(folder, 0)
     check_data(recipe)
-    loaded = load_base(recipe.model, recipe.hardware)
+    loaded = stores.load(recipe)
     template = ChatTemplate.of(loaded.tokenizer, recipe.data.template)
-    prepared = prepared_for(recipe, loaded, template)
+    prepared = stores.prepare(recipe, loaded, template)
     recipe = advised(raw, recipe, prepared, loaded)
     recompute_blocks(loaded.model, recipe.hardware.recompute == "always")
     policy = tuned(loaded, recipe.tuning, seed=recipe.seed).grow(recipe.objective.needs)
@@ -108,23 +112,56 @@ def _remembered(raw: Mapping[str, Any], folder: Path) -> Mapping[str, Any]:
     return with_settings(raw, hardware=kept | dict(raw.get("hardware", {})))
 
 
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A run that is ready to turn the crank: locked, fed, and taken up where it was left."""
+
+    run: Run
+    wishes: Wishes
+    engine: Engine
+    fed: Feed
+    done: Done
+
+
 def train_run(run: Run, wishes: Wishes) -> int:
     """Train, or go on training, and write the run folder; returns the exit status (see `hone.train.stopping`)."""
-    recipe, world = run.recipe, run.world
-    engine = Engine(run.policy, recipe.optim, world=world, sampler=Sampler(run.policy.model, run.loaded.tokenizer).generate)
-    check_output(run.folder, (recipe.output.keep + 2) * checkpoint.needed_bytes(engine.save()))
-    with run_lock(run.folder) if world.main else nullcontext(), stopping() as stopper:
+    with stopping() as stopper, taken_up(run, wishes) as start:
+        with hooks_of(start, stopper) as hooks:
+            rehearse(start)
+            state = train(start.engine, start.fed.source, run.recipe.objective, hooks, **start.done.train, seed=run.recipe.seed)
+        return ended(start, state, stopper)
+
+
+@contextmanager
+def taken_up(run: Run, wishes: Wishes) -> Iterator[Start]:
+    """Own the run folder while the context lasts, with the engine as the newest whole checkpoint left it."""
+    sampler = Sampler(run.policy.model, run.loaded.tokenizer).generate
+    engine = Engine(run.policy, run.recipe.optim, world=run.world, sampler=sampler)
+    check_output(run.folder, (run.recipe.output.keep + 2) * checkpoint.needed_bytes(engine.save()))
+    with run_lock(run.folder) if run.world.main else nullcontext():
         fed = feed(run, engine)
         done = _take_up(run, wishes, engine)
         fed.source.restore(done.source)
-        with _hooks(run, fed, engine, stopper, done) as hooks:
-            rehearsal(engine, fed, recipe.objective, Stage(run.folder, run.loaded.base, run.events))
-            state = train(engine, fed.source, recipe.objective, hooks, done=done.step, tokens=done.tokens, seed=recipe.seed)
-        if stopper.requested and state.step < state.total:
-            run.events.emit("stopped", step=state.step, reason=state.stop)
-            return stopper.exit_status
-        if world.main:
-            _finish(run, engine, state)
+        yield Start(run, wishes, engine, fed, done)
+
+
+def rehearse(start: Start) -> None:
+    """Let fail now what would fail later."""
+    run = start.run
+    rehearsal(start.engine, start.fed, run.recipe.objective, Stage(run.folder, run.loaded.base, run.events))
+
+
+def ended(start: Start, state: State, stopper: Stopper) -> int:
+    """What follows the last step: nothing for a run that was stopped, else its measures and, at its end, its artifact and papers."""
+    run = start.run
+    if stopper.requested and state.step < state.total:
+        run.events.emit("stopped", step=state.step, reason=state.stop)
+        return stopper.exit_status
+    if run.world.main and state.stop == PAUSED:
+        _measure_rows(start, state.step)
+        run.events.emit("stopped", step=state.step, reason=PAUSED)
+    elif run.world.main:
+        _finish(start, state)
     return 0
 
 
@@ -137,6 +174,11 @@ class Done:
     health: Mapping[str, Any] | None = None
     watched: Mapping[str, Any] | None = None
     source: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def train(self) -> dict[str, int]:
+        """Where the loop goes on."""
+        return {"done": self.step, "tokens": self.tokens}
 
 
 def _take_up(run: Run, wishes: Wishes, engine: Engine) -> Done:
@@ -152,43 +194,21 @@ def _take_up(run: Run, wishes: Wishes, engine: Engine) -> Done:
         tensors, saved = checkpoint.read(found)
         fingerprint = run.prepared.fingerprint
         for difference in check_resume(
-            saved["settings"], _settings(run), saved_data=saved["data"], new_data=fingerprint, allow_data_change=wishes.allow_data_change
+            saved["settings"], settings_of(run), saved_data=saved["data"], new_data=fingerprint, allow_data_change=wishes.allow_data_change
         ):
             note(f"changed since the start: {difference}")
             run.events.emit("changed", what=str(difference))
         engine.load(tensors)
         done = Done(found.step, saved["tokens"], saved["health"], saved["watched"], saved["source"])
     if run.world.main:
-        _papers(run, wishes, done)
+        write_papers(run, done.step, wishes.command)
     return done
 
 
-def _settings(run: Run) -> dict[str, Any]:
-    return {key: value for key, value in run.recipe.resolved.items() if key != "reasons"}
-
-
-def _papers(run: Run, wishes: Wishes, done: Done) -> None:
-    """resolved.json, recipe.yaml, ledger.json and the first event."""
-    if done.step == 0:
-        for name in ("metrics.jsonl", "events.jsonl", "evaluation.json", "memory.json"):
-            (run.folder / name).unlink(missing_ok=True)
-    run.events.rewind(done.step)
-    write_atomically(run.folder / "resolved.json", json.dumps(run.recipe.resolved, indent=2, ensure_ascii=False))
-    write_atomically(run.folder / "recipe.yaml", yaml.safe_dump(_settings(run), sort_keys=False, allow_unicode=True))
-    run.prepared.ledger.save(run.folder / "ledger.json")
-    facts = sizes(run.policy) | {"base_fingerprint": run.loaded.fingerprint, "data": run.prepared.sources, "environment": _environment()}
-    command = wishes.command or shlex.join(["hone", *sys.argv[1:]])
-    run.events.emit("resumed" if done.step else "started", step=done.step, command=command, **facts)
-
-
-def _environment() -> dict[str, Any]:
-    found = asdict(hardware("."))
-    return {key: value for key, value in found.items() if value} | {name: version(name) for name in ("torch", "transformers", "hone-llm")}
-
-
 @contextmanager
-def _hooks(run: Run, fed: Feed, engine: Engine, stopper: Stopper, done: Done) -> Iterator[tuple[Hook, ...]]:
+def hooks_of(start: Start, stopper: Stopper) -> Iterator[tuple[Hook, ...]]:
     """All that happens beside the loop, in order."""
+    run, fed, engine, done = start.run, start.fed, start.engine, start.done
     recipe, events = run.recipe, run.events
     watch, output = recipe.eval, recipe.output
     health = Health(events.emit, limit=recipe.optim.skip_limit)
@@ -203,7 +223,7 @@ def _hooks(run: Run, fed: Feed, engine: Engine, stopper: Stopper, done: Done) ->
     hooks.append(Metrics(events, every=output.log_every, steps_per_epoch=fed.source.steps_per_epoch))
     with Progress(len(fed.source), console=run.console) if run.world.main else nullcontext() as progress:
         if progress is not None:
-            context = {"settings": _settings(run), "data": run.prepared.fingerprint}
+            context = {"settings": settings_of(run), "data": run.prepared.fingerprint}
             parts = {"evaluate": evaluate, "health": health, "source": fed.source}
             trackers = open_trackers(output.trackers, events=events)
             for tracker in trackers:
@@ -226,7 +246,7 @@ def _hooks(run: Run, fed: Feed, engine: Engine, stopper: Stopper, done: Done) ->
                     events=events,
                 ),
             ]
-        hooks.append(Interrupt(stopper))
+        hooks += [Interrupt(stopper), Until(start.wishes.until)]
         yield tuple(hooks)
 
 
@@ -236,15 +256,18 @@ def _answer(run: Run, engine: Engine, prompt: str) -> str:
     return str(run.loaded.tokenizer.decode(answer.tokens, skip_special_tokens=True))
 
 
-def _finish(run: Run, engine: Engine, state: State) -> None:
-    """The artifact, the report and the model card."""
+def _finish(start: Start, state: State) -> None:
+    """The artifact, the measures, the report and the model card."""
+    run, engine, step = start.run, start.engine, state.step
     last = checkpoint.latest(run.folder, tell=run.console.print)
     best = checkpoint.read(last)[1].get("best") if last is not None and run.recipe.eval.keep_best else None
     if best is not None and best["step"] != state.step:
-        engine.load(checkpoint.read(checkpoint.at(run.folder, best["step"]))[0])
-        run.events.emit("best_kept", step=best["step"], loss=best["loss"])
-        when = f"step {best['step']}" if best["step"] else "the start, before any training"
+        step = best["step"]
+        engine.load(checkpoint.read(checkpoint.at(run.folder, step))[0])
+        run.events.emit("best_kept", step=step, loss=best["loss"])
+        when = f"step {step}" if step else "the start, before any training"
         run.console.print(f"kept the weights of {when}: the best held-out loss, {best['loss']:.4f}")
+    _measure_rows(start, step)
     name = run.recipe.tuning.about.artifact
     certify(run.policy, run.loaded.tokenizer, run.template, engine.sample, base=run.loaded.base).save(run.folder)
     with staged_folder(run.folder / name) as stage:
@@ -256,9 +279,16 @@ def _finish(run: Run, engine: Engine, state: State) -> None:
     card.write_card(run.folder)
 
 
+def _measure_rows(start: Start, step: int) -> None:
+    """What the model at hand makes of each held-out row, into held_out.json."""
+    fed, objective = start.fed, start.run.recipe.resolved["objective"]
+    if fed.by_row is not None:
+        HeldOut(step, objective, fed.kept.data, fed.kept.rows, fed.by_row()).save(start.run.folder)
+
+
 def with_settings(raw: Mapping[str, Any], **sections: Mapping[str, Any]) -> dict[str, Any]:
     """Raw settings with some fields replaced."""
     return dict(raw) | {name: {**dict(raw.get(name, {})), **values} for name, values in sections.items()}
 
 
-__all__ = ["Run", "Wishes", "prepare_run", "train_run", "with_settings"]
+__all__ = ["Run", "Start", "Wishes", "ended", "hooks_of", "prepare_run", "rehearse", "taken_up", "train_run", "with_settings"]

@@ -44,6 +44,24 @@ class Interrupt(BaseHook):
             state.stop = self.stopper.reason or "another process was asked to stop"
 
 
+PAUSED = "paused"
+"""Why a run stopped that shall go on later."""
+
+
+class Until(BaseHook):
+    """Pauses the run after a step; None never does. Comes last, so that everything else of that step has happened."""
+
+    def __init__(self, step: int | None) -> None:
+        self.step = step
+
+    def started(self, state: State) -> None:
+        self.stepped(state)
+
+    def stepped(self, state: State) -> None:
+        if self.step is not None and self.step <= state.step < state.total and not state.stop:
+            state.stop = PAUSED
+
+
 class Metrics(BaseHook):
     """One line of metrics.jsonl for every `every` steps, and for the last."""
 

@@ -58,7 +58,7 @@ BROUGHT = {
 """What the base dependencies bring along, and what may therefore be imported like them."""
 OPTIONAL = {
     "tensorboard", "wandb", "trackio", "mlflow", "fastapi", "starlette", "uvicorn", "openai", "math_verify", "reasoning_gym", "vllm",
-    "peft", "gguf", "bitsandbytes", "llama_cpp",
+    "peft", "gguf", "bitsandbytes", "llama_cpp", "optuna",
 }  # fmt: skip
 """Packages of extras: imported only inside functions."""
 FORBIDDEN = [

@@ -21,6 +21,9 @@ class HeldOut:
     """Sums of an objective over each held-out group, in the order of the data."""
 
     step: int
+    """Of the weights that were asked."""
+    steps: int
+    """Of the whole run."""
     objective: Mapping[str, Any]
     """Its name and settings: losses of different ones are different quantities."""
     data: str
@@ -47,4 +50,4 @@ def recall(folder: Path) -> HeldOut | None:
         return None
     saved = json.loads((folder / FILE).read_text("utf-8"))
     sums = {name: tuple(values) for name, values in saved["sums"].items()}
-    return HeldOut(saved["step"], saved["objective"], saved["data"], tuple(saved["rows"]), sums)
+    return HeldOut(saved["step"], saved["steps"], saved["objective"], saved["data"], tuple(saved["rows"]), sums)

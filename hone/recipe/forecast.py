@@ -7,7 +7,7 @@ chooses the micro-batches and whether blocks are computed again.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -170,6 +170,9 @@ def count_tokens(data: DataSettings, folder: Path, *, context: int | None, batch
     return tokens_of(prepared, batch=batch, share=share), [*notes, *map(str, prepared.notices)]
 
 
+Count = Callable[..., tuple[Tokens, list[str]]]
+
+
 def tokens_of(prepared: Prepared, *, batch: int, share: float = 1.0) -> Tokens:
     """What prepared data comes to, where it is a `share` of the whole."""
     groups = list(prepared.groups)
@@ -254,14 +257,17 @@ def _asked(tuning: Mapping[str, Any], folder: Path, facts: ModelFacts) -> Adapte
     return Adapters(count, added, 0, 0)
 
 
-def forecast(raw: Mapping[str, Any], wish: Wish) -> Forecast:
-    """Everything that can be said about a run before it. Raises the C, D, M and T codes that training would raise."""
+def forecast(raw: Mapping[str, Any], wish: Wish, count: Count = count_tokens) -> Forecast:
+    """Everything that can be said about a run before it. Raises the C, D, M and T codes that training would raise.
+
+    `count` is `count_tokens`, or something that remembers what it said for the same data.
+    """
     settings, aim, notes = sections(raw)
     machine = wish.machine
     folder = model_folder(settings["model"]["name"], settings["model"]["revision"])
     facts = known_facts(folder)
     data = parse(DataSettings, settings["data"], section="data")
-    tokens, told = count_tokens(data, folder, context=facts.context, batch=settings["optim"]["batch_size"], exact=wish.exact, aim=aim)
+    tokens, told = count(data, folder, context=facts.context, batch=settings["optim"]["batch_size"], exact=wish.exact, aim=aim)
     own, plain, linear, widest = sizes_of(settings, facts, folder)
     work = Work(
         facts=facts, adapters=own, linear=linear, largest=widest, dtype=_dtype(settings["hardware"]["dtype"], facts, machine),

@@ -53,8 +53,8 @@ class Wishes:
     fresh: bool = False
     allow_data_change: bool = False
     command: str = ""
-    until: int | None = None
-    """Pause after this step: saved and measured, not finished. The same run goes on from there as if it had never paused."""
+    until: float | None = None
+    """Pause after this share of the steps: saved and measured, not finished. The run goes on later as if it had never paused."""
 
 
 @dataclass(slots=True)
@@ -158,7 +158,7 @@ def ended(start: Start, state: State, stopper: Stopper) -> int:
         run.events.emit("stopped", step=state.step, reason=state.stop)
         return stopper.exit_status
     if run.world.main and state.stop == PAUSED:
-        _measure_rows(start, state.step)
+        _measure_rows(start, state.step, state.total)
         run.events.emit("stopped", step=state.step, reason=PAUSED)
     elif run.world.main:
         _finish(start, state)
@@ -267,7 +267,7 @@ def _finish(start: Start, state: State) -> None:
         run.events.emit("best_kept", step=step, loss=best["loss"])
         when = f"step {step}" if step else "the start, before any training"
         run.console.print(f"kept the weights of {when}: the best held-out loss, {best['loss']:.4f}")
-    _measure_rows(start, step)
+    _measure_rows(start, step, state.step)
     name = run.recipe.tuning.about.artifact
     certify(run.policy, run.loaded.tokenizer, run.template, engine.sample, base=run.loaded.base).save(run.folder)
     with staged_folder(run.folder / name) as stage:
@@ -279,11 +279,11 @@ def _finish(start: Start, state: State) -> None:
     card.write_card(run.folder)
 
 
-def _measure_rows(start: Start, step: int) -> None:
+def _measure_rows(start: Start, step: int, total: int) -> None:
     """What the model at hand makes of each held-out row, into held_out.json."""
     fed, objective = start.fed, start.run.recipe.resolved["objective"]
     if fed.by_row is not None:
-        HeldOut(step, objective, fed.kept.data, fed.kept.rows, fed.by_row()).save(start.run.folder)
+        HeldOut(step, total, objective, fed.kept.data, fed.kept.rows, fed.by_row()).save(start.run.folder)
 
 
 def with_settings(raw: Mapping[str, Any], **sections: Mapping[str, Any]) -> dict[str, Any]:

@@ -49,17 +49,22 @@ PAUSED = "paused"
 
 
 class Until(BaseHook):
-    """Pauses the run after a step; None never does. Comes last, so that everything else of that step has happened."""
+    """Pauses the run after a share of its steps; None never does. Comes last: everything else of that step has happened."""
 
-    def __init__(self, step: int | None) -> None:
-        self.step = step
+    def __init__(self, share: float | None) -> None:
+        self.share = share
 
     def started(self, state: State) -> None:
         self.stepped(state)
 
     def stepped(self, state: State) -> None:
-        if self.step is not None and self.step <= state.step < state.total and not state.stop:
+        if self.share is not None and pause_at(self.share, state.total) <= state.step < state.total and not state.stop:
             state.stop = PAUSED
+
+
+def pause_at(share: float, total: int) -> int:
+    """The step after which a share of a run is done."""
+    return max(1, math.ceil(share * total))
 
 
 class Metrics(BaseHook):

@@ -16,11 +16,13 @@ if TYPE_CHECKING:
 
 
 def command(
-    source: Annotated[str, typer.Argument(help="An objective (sft, cpt ...) or a run file (.yaml).")],
-    settings: Annotated[
-        list[str] | None,
-        typer.Argument(help="As for `hone train`; with several values to vary one: tuning.rank=8,16 or optim.learning_rate=1e-5..1e-3."),
-    ] = None,
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE [SETTINGS]...",
+            help="As for `hone train`; a setting with several values is varied: tuning.rank=8,16 or optim.learning_rate=1e-5..1e-3.",
+        ),
+    ],
     halving: Annotated[bool, typer.Option("--halving", help="Give up the worse half early, again and again.")] = False,
     seeds: Annotated[int, typer.Option("--seeds", min=0, help="Train each arm with so many seeds.")] = 0,
     search: Annotated[str, typer.Option("--search", help="random or optuna, instead of all combinations.")] = "",
@@ -41,7 +43,8 @@ def command(
     if search and halving:
         raise HoneError("C004", "--halving and --search choose arms in two ways", where="hone sweep", fix="keep one of the two")
     out = console()
-    sweep, many = _arms(source, settings or [], seeds, search, trials)
+    source, *settings = words
+    sweep, many = _arms(source, settings, seeds, search, trials)
     cost = _plan(sweep, out, halve=halving, times=many, searching=bool(search))
     check_memory(cost)
     if dry_run:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import nn
 
 from hone.core.errors import HoneError
 from hone.models.logprob import Head
+from hone.tuning.rows import HeadRows
 
 
 def text_config(model: nn.Module) -> Any:
@@ -26,7 +28,11 @@ def head_of(model: nn.Module) -> Head:
     scale = float(options.get("logit_scale") or 1.0)
     if options.get("logits_scaling"):
         scale /= float(options["logits_scaling"])
-    return Head(layer.weight, layer.bias, scale, options.get("final_logit_softcapping"))
+    cap = options.get("final_logit_softcapping")
+    if not isinstance(layer, HeadRows):
+        return Head(layer.weight, layer.bias, scale, cap)
+    head = Head(layer.table, layer.bias, scale, cap)
+    return replace(head, moved_K=layer.get_buffer("tokens"), change_KD=layer.change()) if layer.active else head
 
 
 @torch.no_grad()

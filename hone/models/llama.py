@@ -1,8 +1,8 @@
 """Llama-like models (Llama, Mistral, Qwen2, Qwen3, SmolLM ...) run for writing by one C function instead of a hundred modules.
 
 A model fits if it is built of the known parts and a probe finds its own logits. The function reads the live weights
-through their addresses, LoRA unmerged, so what is sampled is what is trained; nothing is copied. Weights that will not
-move and lose nothing by it may be kept in bf16 beside the model: writing one text is as fast as its weights are read.
+through their addresses, LoRA unmerged, so what is sampled is what is trained; only a table with moving rows is copied. Weights
+that will not move and lose nothing by it may be kept in bf16 beside the model: writing one text is as fast as its weights are read.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from hone.models.heads import head_of
 from hone.models.kernels.cpu import library
 from hone.tuning.base import prologue_of
 from hone.tuning.lowrank import LoraLinear
+from hone.tuning.rows import EmbeddingRows, HeadRows, Rows
 
 BLOCK = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
 ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}
@@ -80,6 +81,7 @@ class Llama:
             raise Unfit
         self._run: Callable[..., None] = built["llama"]
         self._kept: list[Tensor] = []
+        self._replaced: dict[int, Tensor] = {}
         self._narrow = narrow
         base: Any = model.base_model
         _expect(base, {"embed_tokens", "layers", "norm", "rotary_emb"})
@@ -138,7 +140,9 @@ class Llama:
     def _whole(self, model: Any, base: Any) -> _Model:
         head, first = head_of(model), self._layers[0]
         output, options = model.get_output_embeddings(), model.config.get_text_config()
-        if head.scale != 1.0 or head.softcap is not None or type(base.embed_tokens) is not nn.Embedding:
+        words = base.embed_tokens
+        plain = type(words.base if isinstance(words, EmbeddingRows) else words) is nn.Embedding
+        if head.scale != 1.0 or head.softcap is not None or not plain:
             raise Unfit
         size = int(vars(self._blocks[0].self_attn)["head_dim"])
         if options.hidden_act != "silu" or first.query.out % size or first.key.out % size:
@@ -146,7 +150,7 @@ class Llama:
         heads, key_heads = first.query.out // size, first.key.out // size
         self._width = 2 * first.query.inputs + first.query.out + 2 * first.key.out + 2 * first.gate.out
         self._width += max((part.rank for layer in self._layers for part in _parts(layer)), default=0)
-        embedding = self._weight(base.embed_tokens.weight)
+        embedding = self._table(words)
         return _Model(
             layer=ctypes.addressof(self._layers),
             norm=self._norm(base.norm),
@@ -184,14 +188,23 @@ class Llama:
                 a, b = module.pair()
                 change = {"a": self._full(a), "b": self._full(b), "rank": len(a), "scale": module.scale}
             module = module.base
-        if type(module) is not nn.Linear:
+        if type(module.base if isinstance(module, HeadRows) else module) is not nn.Linear:
             raise Unfit
-        weight = self._weight(module.weight)
-        bias = module._parameters["bias"]
+        weight = self._table(module)
+        bias: Any = module.bias
         outputs, inputs = weight.shape
         half = int(weight.dtype == torch.bfloat16)
         at = None if bias is None else self._full(bias)
         return _Linear(weight=self._address(weight), bias=at, out=outputs, inputs=inputs, half=half, **change)
+
+    def _table(self, module: Any) -> Tensor:
+        """A matrix as it stands now; one copy where rows of it have been replaced, whether one module asks or two that share them."""
+        if not isinstance(module, Rows) or not module.active:
+            return self._weight(module.base.weight if isinstance(module, Rows) else module.weight)
+        key = module.rows.data_ptr()
+        if key not in self._replaced:
+            self._replaced[key] = module.weight.contiguous()
+        return self._replaced[key]
 
     def _weight(self, weight: Tensor) -> Tensor:
         """The tensor itself, or its copy in bf16 where that is allowed and says the same."""

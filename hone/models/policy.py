@@ -136,7 +136,7 @@ class Policy:
         head = heads.head_of(self.model)
         if self.words is not None:
             bias_V = None if head.bias_V is None else head.bias_V[: self.words]
-            head = replace(head, weight_VD=head.weight_VD[: self.words], bias_V=bias_V)
+            head = replace(head, weight_VD=head.weight_VD[: self.words], bias_V=bias_V).only_known()
         return head if temperature == 1.0 else replace(head, temperature=temperature)
 
     def hidden(self, batch: Batch) -> Tensor:

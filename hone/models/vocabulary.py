@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hone.models.logprob import Head, chunks
+from hone.models.logprob import Head, chunks, moved_gradient
 
 Reading = Callable[[Tensor, slice], Tensor]
 """From the logits (C, V) of some reads, and which reads they are, to one number for each (C,). No read sees another."""
@@ -23,7 +23,7 @@ Reading = Callable[[Tensor, slice], Tensor]
 def per_read(hidden_ND: Tensor, head: Head, readings: Sequence[Reading]) -> tuple[Tensor, ...]:
     """Every reading at every read, K tensors (N,) in at least fp32; differentiable in the hidden states and the head."""
     assert head.bias_V is None or not head.bias_V.requires_grad, "a trainable head bias is not supported"
-    return _PerRead.apply(hidden_ND, head.weight_VD, head, readings) if readings else ()
+    return _PerRead.apply(hidden_ND, head.weight_VD, head.change_KD, head, readings) if readings else ()
 
 
 def entropy(logits_CV: Tensor, rows: slice) -> Tensor:
@@ -39,31 +39,40 @@ def mean_logp(logits_CV: Tensor, rows: slice) -> Tensor:
 
 class _PerRead(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, head: Head, readings: Sequence[Reading]) -> tuple[Tensor, ...]:
-        needs_hidden, needs_weight = ctx.needs_input_grad[:2]
+    def forward(
+        ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, change_KD: Tensor | None, head: Head, readings: Sequence[Reading]
+    ) -> tuple[Tensor, ...]:
+        needs_hidden, needs_weight, needs_change = ctx.needs_input_grad[:3]
         hidden_ND = hidden_ND.to(weight_VD.dtype)
         wide = torch.promote_types(hidden_ND.dtype, torch.float32)
         out = tuple(hidden_ND.new_empty(len(hidden_ND), dtype=wide) for _ in readings)
-        form = needs_hidden and not needs_weight
-        direction_KND = hidden_ND.new_empty(len(readings), *hidden_ND.shape) if form else None
+        form = (needs_hidden or needs_change) and not needs_weight
+        direction = hidden_ND.new_empty(len(readings), *hidden_ND.shape) if form else None
+        moved = [hidden_ND.new_empty(len(hidden_ND), len(head.moved_K)) for _ in readings] if head.moved_K is not None and form else []
         for rows in chunks(len(hidden_ND), head.chunk()):
             raw_CV = head.raw(hidden_ND[rows]).detach().requires_grad_(form)
             with torch.set_grad_enabled(form):
                 values = [reading(head.bend(raw_CV), rows) for reading in readings]
             for k, value_C in enumerate(values):
                 out[k][rows] = value_C.detach()
-                if direction_KND is not None:
+                if direction is not None:
                     (d_raw_CV,) = torch.autograd.grad(value_C, raw_CV, torch.ones_like(value_C))
-                    torch.mm(d_raw_CV.to(weight_VD.dtype), weight_VD, out=direction_KND[k, rows])
+                    d_raw_CV = d_raw_CV.to(weight_VD.dtype)
+                    head.back(d_raw_CV, direction[k, rows])
+                    if moved:
+                        moved[k][rows] = d_raw_CV[:, head.moved_K]
         ctx.head, ctx.readings, ctx.formed = head, readings, form
-        ctx.save_for_backward(hidden_ND if direction_KND is None else direction_KND, weight_VD)
+        ctx.save_for_backward(hidden_ND if direction is None else direction, weight_VD, *([hidden_ND, *moved] if moved else []))
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        saved, weight_VD = ctx.saved_tensors
+        saved, weight_VD, *moved = ctx.saved_tensors
         if ctx.formed:
-            return sum(direction * grad[:, None].to(saved.dtype) for direction, grad in zip(saved, grads, strict=True)), None, None, None
+            columns = [grad[:, None].to(saved.dtype) for grad in grads]
+            d_hidden_ND = sum(way * column for way, column in zip(saved, columns, strict=True))
+            d_changes = [moved_gradient(moved[0], part, column) for part, column in zip(moved[1:], columns, strict=bool(moved))]
+            return d_hidden_ND, None, sum(d_changes) if d_changes else None, None, None
         d_hidden_ND = torch.empty_like(saved)
         d_weight_VD = torch.zeros_like(weight_VD, dtype=torch.promote_types(weight_VD.dtype, torch.float32))
         for rows in chunks(len(saved), ctx.head.chunk()):
@@ -74,4 +83,4 @@ class _PerRead(torch.autograd.Function):
             (d_raw_CV,) = torch.autograd.grad(total, raw_CV)
             d_hidden_ND[rows] = d_raw_CV.to(weight_VD.dtype) @ weight_VD
             d_weight_VD += d_raw_CV.to(weight_VD.dtype).t() @ saved[rows]
-        return d_hidden_ND, d_weight_VD.to(weight_VD.dtype), None, None
+        return d_hidden_ND, d_weight_VD.to(weight_VD.dtype), None, None, None

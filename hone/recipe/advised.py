@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from hone.data.chat import ChatTemplate
+from hone.data.notices import Notice
 from hone.data.prepare import Prepared
 from hone.models.load import Loaded
+from hone.objectives.base import asked
 from hone.plan.advise import Advice, Facts, fill
 from hone.plan.fit import settle
 from hone.plan.hardware import hardware
@@ -15,9 +20,13 @@ from hone.plan.machines import here
 from hone.plan.memory import CONTEXT, Work, weight_bytes
 from hone.recipe import forecast
 from hone.recipe.settings import Recipe, resolve
+from hone.tuning.rows import mute
+
+LOOKED_AT = 64
+"""Groups in which the tokens that end an answer are looked for."""
 
 
-def advised(raw: Mapping[str, Any], recipe: Recipe, prepared: Prepared, loaded: Loaded) -> Recipe:
+def advised(raw: Mapping[str, Any], recipe: Recipe, prepared: Prepared, loaded: Loaded, template: ChatTemplate) -> Recipe:
     """The recipe with its open settings filled, and the reasons beside them."""
     weight = next(loaded.model.parameters())
     dtype = str(weight.dtype).removeprefix("torch.")
@@ -30,10 +39,31 @@ def advised(raw: Mapping[str, Any], recipe: Recipe, prepared: Prepared, loaded: 
     chosen = settle(
         recipe.resolved["hardware"], tokens.worst, capacity, lambda budget: forecast.at_budget(work, tokens, recipe.resolved, budget)
     )
-    advice = fill(recipe.resolved, Facts(tokens.rows, facts.hidden, recipe.tuning.about.learning_rate, recipe.objective.pace))
-    advice += [*chosen.advice, Advice("hardware.dtype", dtype, loaded.notes[0].partition(": ")[2])]
+    found = fill(recipe.resolved, Facts(tokens.rows, facts.hidden, recipe.tuning.about.learning_rate, recipe.objective.pace))
+    found += [*chosen.advice, Advice("hardware.dtype", dtype, loaded.notes[0].partition(": ")[2])]
+    found += _unsayable(recipe, prepared, loaded, template)
     if prepared.classes:
-        advice.append(Advice("objective.classes", prepared.classes, f"the {len(prepared.classes)} classes of the data"))
-    full = resolve(forecast.with_advice(raw, advice))
-    full.resolved["reasons"] = {key: reason for key, _, reason in advice}
+        found.append(Advice("objective.classes", prepared.classes, f"the {len(prepared.classes)} classes of the data"))
+    full = resolve(forecast.with_advice(raw, found))
+    full.resolved["reasons"] = {key: reason for key, _, reason in found}
     return full
+
+
+def _unsayable(recipe: Recipe, prepared: Prepared, loaded: Loaded, template: ChatTemplate) -> list[Advice]:
+    """Rows to move for the tokens that end an answer, where the frozen head cannot tell them from others; M102 where none can move."""
+    settings: dict[str, Any] = asdict(recipe.tuning)  # type: ignore[call-overload]
+    head = loaded.model.get_output_embeddings()  # type: ignore[operator]
+    free = recipe.tuning.about.artifact == "model" or settings.get("tokens") is not None or settings.get("train")
+    if free or head is None or "logp" not in asked(recipe.objective.needs):
+        return []
+    first = [sequence for group in islice(prepared.groups, LOOKED_AT) for sequence in group]
+    learned = {token for each in first for token, weight in zip(each.tokens, each.weights, strict=True) if weight}
+    silent = mute(head.weight, sorted(learned & {*template.stop_ids}))
+    if not silent:
+        return []
+    names = [str(loaded.tokenizer.convert_ids_to_tokens(token)) for token in silent]
+    why = f"the base never learned {', '.join(names)}: the frozen head gives {max(silent.values())} tokens the same chance"
+    if "tokens" in settings:
+        return [Advice("tuning.tokens", names, why)]
+    prepared.notices.append(Notice("M102", f"{why}, so answers will not stop; tuning.method=lora lets its row move", 0, ""))
+    return []

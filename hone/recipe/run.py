@@ -96,7 +96,7 @@ def prepare_run(raw: Mapping[str, Any], console: Console, stores: Stores | None 
     loaded = stores.load(recipe)
     template = ChatTemplate.of(loaded.tokenizer, recipe.data.template)
     prepared = stores.prepare(recipe, loaded, template)
-    recipe = advised(raw, recipe, prepared, loaded)
+    recipe = advised(raw, recipe, prepared, loaded, template)
     recompute_blocks(loaded.model, recipe.hardware.recompute == "always")
     policy = tuned(loaded, recipe.tuning, seed=recipe.seed).grow(recipe.objective.needs)
     return Run(recipe, folder, loaded, template, prepared, policy, Events(folder if world.main else None), world, console)

@@ -6,7 +6,7 @@ Rank-stabilised scaling is arXiv 2312.03732, LoRA+ arXiv 2402.12354, PiSSA 2404.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from hone.core.config import settings
-from hone.tuning import peft_io, starts, whole
-from hone.tuning.base import METHODS, About, Tuning, replace
+from hone.core.errors import HoneError
+from hone.tuning import peft_io, rows, starts, whole
+from hone.tuning.base import METHODS, About, Beside, Tuning, replace
 from hone.tuning.lowrank import LoraEmbedding, LoraLinear, Part, dense_weight, embedding_start
 from hone.tuning.shapes import Shapes
 from hone.tuning.targets import ALL, choose
@@ -56,6 +57,9 @@ class Lora(Tuning):
     """LoRA+: how many times faster B moves than A. 1 is plain LoRA, 16 the paper's choice."""
     train: tuple[str, ...] = ()
     """Modules to train whole beside the adapter, such as lm_head and embed_tokens."""
+    tokens: tuple[str | int, ...] | None = None
+    """Tokens, by text or id, whose rows of embedding and head move as well. None means those that end an answer and that the
+    frozen head cannot tell from others, because the base never learned them."""
 
     @classmethod
     def from_peft(cls, folder: Path) -> Tuning:
@@ -89,11 +93,30 @@ class Lora(Tuning):
         for _ in replace(model, lambda path, _: path in wanted, lambda path, old: self._part(path, old, generator)):
             pass
         whole.train_whole(model, self.train)
+        if self.tokens:
+            self._check_tokens(model)
+            rows.move_rows(model, len(self.tokens))
+            if all(isinstance(token, int) for token in self.tokens):
+                rows.choose_rows(model, self.tokens)
+
+    def prime(self, model: nn.Module, encode: Callable[[str], list[int]]) -> None:
+        if any(isinstance(token, str) for token in self.tokens or ()):
+            rows.choose_rows(model, self.tokens or (), encode)
+
+    def _check_tokens(self, model: nn.Module) -> None:
+        """Rows of a table that moves otherwise cannot move apart. Raises M101."""
+        shapes = Shapes.of(model)
+        moving = [path for path in (shapes.embedding, shapes.head) if path and isinstance(model.get_submodule(path), Beside)]
+        if moving:
+            what = f"'{moving[0]}' moves already, so single rows of it cannot move apart"
+            raise HoneError(
+                "M101", what, where="tuning.tokens", fix="leave tuning.tokens out, or take the table out of tuning.train and tuning.targets"
+            )
 
     def count(self, shapes: Shapes) -> int:
         known = self._candidates(shapes)
         total = sum(self.count_at(path, known[path]) for path in self._chosen(shapes))
-        return total + whole.count_whole(shapes, self.train)
+        return total + whole.count_whole(shapes, self.train) + rows.count_rows(shapes, len(self.tokens or ()))
 
     def count_at(self, path: str, shape: tuple[int, int]) -> int:
         """Parameters of one adapted layer."""
@@ -147,6 +170,7 @@ class Lora(Tuning):
             "rank_pattern": {path: each for path, each in ranks.items() if each != rank},
             "alpha_pattern": {path: each for path, each in alphas.items() if each != alpha},
             "modules_to_save": whole.whole_paths(model) or None,
+            "trainable_token_indices": rows.row_config(model),
         }
         rounded = {"rounded": "nf4"} if self.init == "loftq" else {}
         peft_io.save_adapter(
@@ -165,7 +189,7 @@ class Lora(Tuning):
 
     def extra_tensors(self, model: nn.Module) -> dict[str, Tensor]:
         """Tensors besides A and B, under peft's names."""
-        return whole.whole_tensors(model)
+        return whole.whole_tensors(model) | rows.row_tensors(model)
 
     @torch.no_grad()
     def load(self, model: nn.Module, folder: Path, *, base: Mapping[str, str]) -> None:

@@ -18,15 +18,16 @@ from torch import Tensor
 from hone.core.errors import HoneError
 from hone.core.registry import nearest
 from hone.tuning import folder as adapter_folder
-from hone.tuning import starts
+from hone.tuning import rows, starts
 from hone.tuning.folder import AGAIN, CONFIG, WEIGHTS
 
 KEY = re.compile(r"(?P<path>.+)\.lora_(embedding_)?(?P<half>[AB])(\.default)?(\.weight)?")
-MAGNITUDE = ".lora_magnitude_vector"
+MAGNITUDE, ROWS = ".lora_magnitude_vector", f".{rows.NAME}"
 UNDERSTOOD = (
     "r", "lora_alpha", "lora_dropout", "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "rank_pattern",
     "alpha_pattern", "use_rslora", "fan_in_fan_out", "base_model_name_or_path", "revision", "task_type", "peft_type", "peft_version",
     "inference_mode", "init_lora_weights", "auto_mapping", "bias", "use_dora", "modules_to_save",
+    "trainable_token_indices",
 )  # fmt: skip
 """Settings that we act upon, or that only say how the training began."""
 WITHOUT_EFFECT = ("megatron_core", "qalora_group_size", "runtime_config", "eva_config", "loftq_config", "ensure_weight_tying")
@@ -55,6 +56,8 @@ class AdapterConfig:
     init: starts.Kind = "default"
     train: tuple[str, ...] = ()
     """Modules that are kept whole."""
+    tokens: tuple[int, ...] = ()
+    """Tokens whose rows of embedding and head moved."""
     targets: tuple[str, ...] | str = ()
     """Names (the end of a layer's path) or one regular expression, as peft reads them."""
     exclude: tuple[str, ...] | str = ()
@@ -106,8 +109,8 @@ class AdapterFile:
             "rslora": config.rslora,
             "init": init,
         }
-        train = {name.rpartition(".")[0] for name in self.extra if not name.endswith(MAGNITUDE)}
-        known |= {"ranks": dict(config.ranks), "alphas": dict(config.alphas), "train": tuple(sorted(train))}
+        train = {name.rpartition(".")[0] for name in self.extra if not name.endswith((MAGNITUDE, ROWS))}
+        known |= {"ranks": dict(config.ranks), "alphas": dict(config.alphas), "train": tuple(sorted(train)), "tokens": config.tokens or None}
         return known | {"targets": tuple(self.tensors)}
 
     def at(self, rooms: Mapping[str, tuple[int, float]]) -> dict[str, Pair]:
@@ -210,7 +213,7 @@ def read_lora_config(folder: Path) -> AdapterConfig:
         dropout=_number(raw.get("lora_dropout") or 0.0, "lora_dropout", file), rslora=bool(raw.get("use_rslora")),
         targets=_names(raw.get("target_modules"), file), exclude=_names(raw.get("exclude_modules"), file),
         dora=bool(raw.get("use_dora")), init=raw["init_lora_weights"] if raw.get("init_lora_weights") in SUBTRACTED else "default",
-        train=tuple(raw.get("modules_to_save") or ()),
+        train=tuple(raw.get("modules_to_save") or ()), tokens=_tokens(raw.get("trainable_token_indices"), file),
         layers=None if layers in (None, []) else tuple(layers) if isinstance(layers, list) else (layers,),
         ranks={key: _rank(value, file) for key, value in _table(raw, "rank_pattern", file)},
         alphas={key: _number(value, "alpha_pattern", file) for key, value in _table(raw, "alpha_pattern", file)},
@@ -255,7 +258,7 @@ def _extra(tensors: Mapping[str, Tensor], config: AdapterConfig, folder: Path) -
         if KEY.fullmatch(name) or name.endswith("embed_tokens.base_layer.weight"):
             continue  # peft adds the base's own table to an adapter of an embedding
         whole = any(part.endswith(each) for each in config.train for part in _modules_around(name))
-        if not whole and not (config.dora and name.endswith(MAGNITUDE)):
+        if not whole and not (config.dora and name.endswith(MAGNITUDE)) and not (config.tokens and name.endswith(ROWS)):
             what = f"the adapter holds '{name}', which is no low-rank matrix of a linear layer"
             raise HoneError("M019", what, where=str(folder / WEIGHTS), fix=MERGE)
         found[name] = tensor
@@ -326,6 +329,15 @@ def _table(raw: Mapping[str, Any], key: str, file: Path) -> list[tuple[str, Any]
     if not isinstance(table, dict):
         raise HoneError("M013", f"{key} is {table!r}, which is no table", where=str(file), fix=AGAIN)
     return [(_regex(name, file), value) for name, value in table.items()]
+
+
+def _tokens(value: Any, file: Path) -> tuple[int, ...]:
+    """The tokens whose rows moved; peft allows other ones for every table, which has no meaning for a model. Raises M019."""
+    lists = list(value.values()) if isinstance(value, dict) else [value or []]
+    if not all(isinstance(each, list) and each == lists[0] and all(type(one) is int for one in each) for each in lists):
+        what = "trainable_token_indices names other tokens for the embedding than for the head"
+        raise HoneError("M019", what, where=str(file), fix=MERGE)
+    return tuple(lists[0]) if lists else ()
 
 
 def _rank(value: Any, file: Path) -> int:

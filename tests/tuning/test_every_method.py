@@ -47,6 +47,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "mam": {"length": 4, "encoder": 6, "size": 6},
     "unipelt": {"length": 4, "size": 6, "rank": 3},
 }
+VARIANTS = {"lora with rows": ("lora", {"rank": 3, "tokens": [5, 17, 40]}), "dora with rows": ("dora", {"rank": 3, "tokens": [5, 17, 40]})}
+"""Settings that change what a method puts into a model so much that all must hold for them too."""
 BATCH = pack(nets.singles(4) + nets.pairs(1))
 BASE = {"name": "tiny", "fingerprint": "shape-bytes"}
 LOGP = "logp"
@@ -54,7 +56,7 @@ SFT = OBJECTIVES["sft"]
 
 pytestmark = [
     pytest.mark.parametrize("family", nets.MODELS),
-    pytest.mark.parametrize("method", METHODS),
+    pytest.mark.parametrize("method", [*METHODS, *VARIANTS]),
     pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning"),
     pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to False:UserWarning"),
 ]
@@ -71,8 +73,9 @@ def trained_before(family: str) -> list[str]:
 
 
 def made(method: str, family: str) -> Tuning:
-    options = {"adapters": trained_before(family)} if method == "fusion" else SMALL.get(method, {})
-    tuning: Tuning = parse(METHODS[method], options, section="tuning")
+    options: dict[str, Any] = {"adapters": trained_before(family)} if method == "fusion" else SMALL.get(method, {})
+    name, options = VARIANTS.get(method, (method, options))
+    tuning: Tuning = parse(METHODS[name], options, section="tuning")
     return tuning
 
 

@@ -200,7 +200,7 @@ class Llama:
     def _table(self, module: Any) -> Tensor:
         """A matrix as it stands now; one copy where rows of it have been replaced, whether one module asks or two that share them."""
         if not isinstance(module, Rows) or not module.active:
-            return self._weight(module.base.weight if isinstance(module, Rows) else module.weight)
+            return self._weight(module.table if isinstance(module, Rows) else module.weight)
         key = module.rows.data_ptr()
         if key not in self._replaced:
             self._replaced[key] = module.weight.contiguous()

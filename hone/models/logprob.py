@@ -98,8 +98,8 @@ class _Logprob(torch.autograd.Function):
             residual_CV = _score(head, hidden_ND[rows], target_N[rows], logp_N[rows], residual=direction_ND is not None)
             if direction_ND is not None:
                 head.back(residual_CV, direction_ND[rows])
-            if moved_NK is not None:
-                torch.index_select(residual_CV, 1, head.moved_K, out=moved_NK[rows])
+            if moved_NK is not None and head.moved_K is not None:
+                moved_NK[rows] = residual_CV[:, head.moved_K]
         ctx.head, ctx.formed = head, direction_ND is not None
         if moved_NK is None:
             ctx.save_for_backward(hidden_ND if direction_ND is None else direction_ND, weight_VD, target_N)
@@ -112,7 +112,8 @@ class _Logprob(torch.autograd.Function):
         saved_ND, weight_VD, target_N, *moved = ctx.saved_tensors
         if ctx.formed:
             grad_N1 = grad_N[:, None].to(saved_ND.dtype)
-            return saved_ND * grad_N1, None, moved_gradient(*moved, grad_N1) if moved else None, None, None
+            d_change = moved_gradient(moved[0], moved[1], grad_N1) if moved else None
+            return saved_ND * grad_N1, None, d_change, None, None
         d_hidden_ND = torch.empty_like(saved_ND) if ctx.needs_input_grad[0] else None
         d_weight_VD = torch.zeros_like(weight_VD, dtype=torch.promote_types(weight_VD.dtype, torch.float32))
         for rows in chunks(len(saved_ND), ctx.head.chunk()):

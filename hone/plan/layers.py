@@ -89,7 +89,7 @@ def adapters(facts: ModelFacts, tuning: Mapping[str, Any], layers: Iterable[Line
 
 LORA: dict[str, Any] = {"rank": 16, "alpha": None, "dropout": 0.0, "targets": "all-linear", "exclude": (), "layers": None, "rslora": False}
 """The settings of plain low-rank adaptation that count here, with their defaults; a test holds them to the method's own."""
-PLAIN: dict[str, Any] = {"ranks": {}, "alphas": {}, "init": "default", "b_rate": 1.0, "train": ()}
+PLAIN: dict[str, Any] = {"ranks": {}, "alphas": {}, "init": "default", "b_rate": 1.0, "train": (), "tokens": None}
 """Further ones, which must stand at these values for the size to be a formula of the others."""
 
 

@@ -52,7 +52,7 @@ def advised(raw: Mapping[str, Any], recipe: Recipe, prepared: Prepared, loaded: 
 def _unsayable(recipe: Recipe, prepared: Prepared, loaded: Loaded, template: ChatTemplate) -> list[Advice]:
     """Rows to move for the tokens that end an answer, where the frozen head cannot tell them from others; M102 where none can move."""
     settings: dict[str, Any] = asdict(recipe.tuning)  # type: ignore[call-overload]
-    head = loaded.model.get_output_embeddings()  # type: ignore[operator]
+    head = loaded.model.get_output_embeddings()
     free = recipe.tuning.about.artifact == "model" or settings.get("tokens") is not None or settings.get("train")
     if free or head is None or "logp" not in asked(recipe.objective.needs):
         return []

@@ -110,7 +110,8 @@ class AdapterFile:
             "init": init,
         }
         train = {name.rpartition(".")[0] for name in self.extra if not name.endswith((MAGNITUDE, ROWS))}
-        known |= {"ranks": dict(config.ranks), "alphas": dict(config.alphas), "train": tuple(sorted(train)), "tokens": config.tokens or None}
+        known |= {"ranks": dict(config.ranks), "alphas": dict(config.alphas)}
+        known |= {"train": tuple(sorted(train)), "tokens": config.tokens or None}
         return known | {"targets": tuple(self.tensors)}
 
     def at(self, rooms: Mapping[str, tuple[int, float]]) -> dict[str, Pair]:

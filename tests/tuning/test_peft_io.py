@@ -218,7 +218,7 @@ def test_an_adapter_that_reaches_no_layer_lists_near_names(adapter: Path) -> Non
         ({"task_type": "SEQ_CLS"}, "M019", "task_type"),
         ({"bias": "lora_only"}, "M019", "bias"),
         ({"lora_bias": True}, "M019", "lora_bias"),
-        ({"trainable_token_indices": [1]}, "M019", "trainable_token_indices"),
+        ({"trainable_token_indices": {"embed_tokens": [1], "lm_head": [2]}}, "M019", "trainable_token_indices"),
         ({"target_parameters": ["experts.gate_up_proj"]}, "M019", "target_parameters"),
         ({"layer_replication": [[0, 2]]}, "M019", "layer_replication"),
         ({"init_lora_weights": "pissa_niter_4"}, "M019", "pissa_niter_4"),

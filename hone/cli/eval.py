@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 MOST = 500
 """Questions that are asked, unless more are wanted."""
+SHOWN = 400
+"""Characters of an answer that are shown."""
 
 
 def command(
@@ -128,12 +130,17 @@ def show(after: Evaluation, before: Evaluation | None, terminal: Console) -> Non
         paragraph(terminal, f"\n{sample['prompt']}", style="bold")
         for side in ("expected", "before", "after"):
             if side in sample:
-                beside(terminal, side, sample[side] or "(nothing)", width=10)
+                beside(terminal, side, _clipped(sample[side]) or "(nothing)", width=10)
     stopped = after.stopped()
     notes = [f"{percent(stopped.value)} of {len(after.outcomes)} answers ended by themselves"] if stopped else []
     notes += [f"always saying '{best.label}' would score {percent(best.share)} on {best.task}" for best in majorities(after)]
     notes += [f"{after.left_out} questions were not asked: their prompts fill the whole context"] if after.left_out else []
     paragraph(terminal, "\n" + "\n".join(notes))
+
+
+def _clipped(answer: str) -> str:
+    """The beginning of an answer that does not come to an end; `--out` keeps all of it."""
+    return answer if len(answer) <= SHOWN else f"{answer[:SHOWN].rstrip()} ... ({len(answer):,} characters)"
 
 
 def _table(evaluation: Evaluation) -> Any:
@@ -142,10 +149,15 @@ def _table(evaluation: Evaluation) -> Any:
 
     from hone.report.scores import Measure
 
-    table = Table("task", "metric", "n", "score", "95 % interval", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table = Table("task", "metric", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for numbers in ("n", "score", "95 % interval"):
+        table.add_column(numbers, justify="right", no_wrap=True)
+    above = None
     for line in evaluation.tasks():
         measured = Measure.of(line["metric"], line["value"], line["low"], line["high"])
-        table.add_row(line["task"], line["metric"].replace("_", " "), str(line["n"]), measured.text, measured.interval)
+        task = "" if line["task"] == above else line["task"]
+        table.add_row(task, line["metric"].replace("_", " "), str(line["n"]), measured.text, measured.interval)
+        above = line["task"]
     return table
 
 

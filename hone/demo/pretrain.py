@@ -148,7 +148,7 @@ def pretrain(folder: Path, options: argparse.Namespace) -> None:
     )
     events = Events(folder)
     n_bytes = sum(len(document.text.encode()) for document in unseen)
-    evaluate = Evaluate(lambda: held_out_measure(policy, held_out, n_bytes, options.budget), events, every=200, patience=None)
+    evaluate = Evaluate(lambda _: held_out_measure(policy, held_out, n_bytes, options.budget), events, every=200, patience=None)
     health = Health(events.emit)
     with stopping() as stopper:
         metrics = Metrics(events, every=10, steps_per_epoch=source.steps_per_epoch)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,12 +75,22 @@ def sizes(policy: Policy) -> dict[str, int]:
 
 @torch.no_grad()
 def held_out_loss(
-    policy: Policy, groups: Sequence[Group], objective: Objective, budget: int, *, aside: Sequence[Group] = ()
+    policy: Policy,
+    groups: Sequence[Group],
+    objective: Objective,
+    budget: int,
+    between: Callable[[], None] = lambda: None,
+    *,
+    aside: Sequence[Group] = (),
 ) -> Mapping[str, float]:
-    """The objective's mean on groups that are never trained on, with every other number that it reports."""
+    """The objective's mean on groups that are never trained on, with every other number that it reports.
+
+    `between` is called before each batch, and may raise to give it up.
+    """
     batches = micro_batches(groups, budget) + micro_batches(aside, budget, aside=True)
     sums: dict[str, float] = {}
     for batch, step in zip(batches, step_statistics(policy, batches, objective, World()), strict=True):
+        between()
         if batch.aside or not len(batch.read_N):
             continue
         signals = policy.signals(batch.to(policy.device), objective.needs)

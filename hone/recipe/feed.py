@@ -34,6 +34,7 @@ from hone.rollout.sample import Sampler, context_of
 from hone.rollout.settings import RolloutSettings
 from hone.rollout.vllm import VllmWriter, start
 from hone.train.engine import Engine
+from hone.train.hooks import Between
 from hone.train.loop import Hook, Source
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class Feed:
     """Where the steps come from, how the model is measured on what was kept aside, and who tells of it."""
 
     source: Source
-    measure: Callable[[], Mapping[str, float]] | None
+    measure: Callable[[Between], Mapping[str, float]] | None
     hooks: tuple[Hook, ...] = ()
     hardest: Callable[[], object] | None = None
     """The heaviest part of an evaluation, for the rehearsal."""
@@ -120,7 +121,7 @@ def _online(run: Run, engine: Engine, questions: Questions) -> Feed:
         return Feed(source, None, (Tell(source),))
     greedily = partial(judged_greedily, crew, kept, rollout)
     rows = Kept.of((prompt.origin, prompt.ids) for prompt in kept)
-    return Feed(source, lambda: rewarded(greedily()), (Tell(source),), by_row=lambda: rewards_by_row(greedily()), kept=rows)
+    return Feed(source, lambda _: rewarded(greedily()), (Tell(source),), by_row=lambda: rewards_by_row(greedily()), kept=rows)
 
 
 def _check_reference(run: Run, rollout: RolloutSettings) -> None:

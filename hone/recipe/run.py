@@ -217,7 +217,8 @@ def hooks_of(start: Start, stopper: Stopper) -> Iterator[tuple[Hook, ...]]:
     hooks: list[Hook] = [Watch(health), *fed.hooks]
     evaluate = None
     if fed.measure is not None:
-        evaluate = Evaluate(fed.measure, events, every=watch.every or 1, patience=watch.patience)
+        often = watch.every or 1
+        evaluate = Evaluate(fed.measure, events, every=often, patience=watch.patience, stopped=lambda: stopper.requested)
         evaluate.best = dict(done.watched) if done.watched else evaluate.best
         hooks.append(evaluate)
     hooks.append(Metrics(events, every=output.log_every, steps_per_epoch=fed.source.steps_per_epoch))

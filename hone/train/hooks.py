@@ -6,6 +6,7 @@ import json
 import math
 import resource
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -80,15 +81,34 @@ class Metrics(BaseHook):
             self.events.metrics(state.step, state.metrics)
 
 
-class Evaluate(BaseHook):
-    """Held-out loss every `every` steps and at the end; early stopping, and the memory of the best."""
+Between = Callable[[], None]
+"""What a measurement calls between its batches, so that it can be given up."""
 
-    def __init__(self, measure: Callable[[], Mapping[str, float]], events: Events, *, every: int, patience: int | None) -> None:
-        self.measure, self.events, self.every, self.patience = measure, events, every, patience
-        self.best: dict[str, Any] = {"loss": math.inf, "step": 0, "worse": 0}
+
+class GivenUp(Exception):
+    """A measurement ended early because the run shall stop."""
+
+
+class Evaluate(BaseHook):
+    """Held-out loss every `every` steps and at the end; early stopping, and the memory of the best.
+
+    A run that shall stop does not wait for the end of a measurement: it is made when the run goes on.
+    """
+
+    def __init__(
+        self,
+        measure: Callable[[Between], Mapping[str, float]],
+        events: Events,
+        *,
+        every: int,
+        patience: int | None,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.measure, self.events, self.every, self.patience, self.stopped = measure, events, every, patience, stopped
+        self.best: dict[str, Any] = {"loss": math.inf, "step": 0, "worse": 0, "owed": False}
 
     def started(self, state: State) -> None:
-        if state.step == 0:
+        if state.step == 0 or self.best["owed"]:
             self._evaluate(state)
         elif self._worn_out:
             state.stop = self._why
@@ -96,6 +116,10 @@ class Evaluate(BaseHook):
     def stepped(self, state: State) -> None:
         if state.step % self.every == 0 or state.step == state.total:
             self._evaluate(state)
+
+    def _between(self, state: State) -> None:
+        if self.stopped() and state.step < state.total:
+            raise GivenUp
 
     @property
     def _worn_out(self) -> bool:
@@ -109,12 +133,18 @@ class Evaluate(BaseHook):
         fault_point("evaluation")
         model = state.engine.policy.model
         model.eval()
-        found = {key: float(value) for key, value in self.measure().items()}
-        model.train()
+        try:
+            found = {key: float(value) for key, value in self.measure(partial(self._between, state)).items()}
+        except GivenUp:
+            self.best["owed"] = True
+            return
+        finally:
+            model.train()
+        self.best["owed"] = False
         state.metrics |= found
         self.events.metrics(state.step, found)
         if found["eval_loss"] < self.best["loss"]:
-            self.best = {"loss": found["eval_loss"], "step": state.step, "worse": 0}
+            self.best |= {"loss": found["eval_loss"], "step": state.step, "worse": 0}
             return
         self.best["worse"] += 1
         if self._worn_out:

@@ -36,6 +36,7 @@ def command(
     """Held-out loss, perplexity and the share of right answers, with 95 % intervals."""
     from hone.cli.asking import base_of
     from hone.cli.style import console
+    from hone.eval import answers
     from hone.eval.evaluate import compare as compared
     from hone.recipe.opening import open_model
 
@@ -53,6 +54,7 @@ def command(
         _write(out, after.to_json() if before is None else {"before": before.to_json(), "after": after.to_json()})
     if opened.folder is not None:
         found = _after_only(after) if before is None else compared(before, after)
+        answers.save(opened.folder, after)
         _keep(opened.folder, found, terminal)
 
 

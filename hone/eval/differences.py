@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hone.eval.intervals import Estimate
+from hone.eval.intervals import Estimate, wilson
 
 LEVEL, POWER = 0.95, 0.8
 Side = NDArray[np.float64]
@@ -46,7 +46,9 @@ def value_of(one: Side) -> float:
 
 
 def estimate(one: Side, *, level: float = LEVEL) -> Estimate:
-    """The number with its interval over rows and, with several seeds, over seeds."""
+    """The number with its interval over rows and, with several seeds, over seeds; Wilson's for the shares of a single run."""
+    if len(one) == 1 and level == LEVEL and _shares(one):
+        return wilson(float(one[0, :, 0].sum()), one.shape[1])
     found = _judged(value_of(one), _influence(one), _ratios(one), level)
     return Estimate(found.value, found.low, found.high)
 

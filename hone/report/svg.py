@@ -88,6 +88,15 @@ def interval_bars(bars: Sequence[tuple[str, float, float, float]], *, top: float
     return Markup("".join([*parts, "</svg>"]))
 
 
+def forest(value: float, low: float, high: float, *, reach: float, look: str, label: str) -> Markup:
+    """One difference with its interval, on a scale from -reach to +reach with a line at zero."""
+    at, start, end = (f"{50 + 48 * v / reach:.2f}%" for v in (value, low, high))
+    parts = [f'<svg class="forest" height="22" role="img" aria-label="{escape(label)}">']
+    parts.append('<line class="grid" x1="2%" x2="98%" y1="11" y2="11"/><line class="zero" x1="50%" x2="50%" y1="1" y2="21"/>')
+    parts.append(f'<line class="{look} reach" x1="{start}" x2="{end}" y1="11" y2="11"/><circle class="{look}" cx="{at}" cy="11" r="5"/>')
+    return Markup("".join([*parts, "</svg>"]))
+
+
 def thin(points: Sequence[Point], limit: int) -> list[Point]:
     """At most about `limit` points, keeping the lowest and the highest of each stretch, so that no spike is lost."""
     if len(points) <= limit:

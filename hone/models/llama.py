@@ -25,6 +25,8 @@ from hone.tuning.rows import EmbeddingRows, HeadRows, Rows
 BLOCK = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
 ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}
 MLP = {"gate_proj", "up_proj", "down_proj"}
+CHUNK = 32
+"""Tokens that `llama.c` takes at a time."""
 FIXED = {"default", "linear", "llama3", "yarn"}
 """Kinds of rotary tables that do not change with the length of the text."""
 
@@ -97,6 +99,7 @@ class Llama:
         self._layers = (_Layer * len(self._blocks))(*(self._layer(block, windows) for block in self._blocks))
         self._model = self._whole(model, base)
         self._cache: tuple[KVCache, int] | None = None
+        self._work = torch.empty(0)
 
     @property
     def bytes_per_token(self) -> int:
@@ -117,10 +120,17 @@ class Llama:
         table = torch.tensor([*chain.from_iterable(tokens), *row_P, *position_P, *(end - 1 for end in ends[1:])])
         address = table.data_ptr()
         step = _Step(*(address + 8 * count * i for i in range(4)), count, len(rows), torch.get_num_threads())
-        work, logits = torch.empty(count * self._width), torch.empty(len(rows), self._model.head.out)
+        work, logits = self._room(step.threads), torch.empty(len(rows), self._model.head.out)
         self._run(ctypes.byref(self._model), ctypes.byref(step), *(ctypes.c_void_p(x.data_ptr()) for x in (work, logits)))
         cache.hold(rows, tokens, starts)
         return logits
+
+    def _room(self, threads: int) -> Tensor:
+        """Space for what the layers pass on, and for each thread to normalise it."""
+        wanted = CHUNK * (self._width + threads * self._model.hidden)
+        if len(self._work) < wanted:
+            self._work = torch.empty(wanted)
+        return self._work
 
     def _bind(self, cache: KVCache) -> None:
         """Let the layers write into this cache, and turn by as many positions as it has."""
@@ -142,14 +152,14 @@ class Llama:
         output, options = model.get_output_embeddings(), model.config.get_text_config()
         words = base.embed_tokens
         plain = type(words.base if isinstance(words, EmbeddingRows) else words) is nn.Embedding
-        if head.scale != 1.0 or head.softcap is not None or not plain:
+        if head.scale != 1.0 or head.softcap is not None or not plain or isinstance(output, LoraLinear):
             raise Unfit
         size = int(vars(self._blocks[0].self_attn)["head_dim"])
         if options.hidden_act != "silu" or first.query.out % size or first.key.out % size:
             raise Unfit
         heads, key_heads = first.query.out // size, first.key.out // size
-        self._width = 2 * first.query.inputs + first.query.out + 2 * first.key.out + 2 * first.gate.out
-        self._width += max((part.rank for layer in self._layers for part in _parts(layer)), default=0)
+        self._width = first.query.inputs + first.query.out + 2 * first.key.out + 2 * first.gate.out
+        self._width += max(part.rank for layer in self._layers for part in _parts(layer))
         embedding = self._table(words)
         return _Model(
             layer=ctypes.addressof(self._layers),

@@ -13,6 +13,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from torch import Tensor
 
 from hone.core.config import settings
+from hone.models.kernels.peak import peak
 
 CANDIDATES = 256
 """Tokens that are sorted first for top-p; more only where their shares do not reach p."""
@@ -48,14 +49,13 @@ def pick(logits_BV: Tensor, how: Sampling, uniforms: Sequence[float]) -> tuple[T
 
     `uniforms` are one number from [0, 1) for each row; a greedy choice needs none.
     """
-    total_B = logits_BV.logsumexp(-1)
+    best = peak(logits_BV)
     if how.temperature == 0:
-        best = logits_BV.max(-1)
-        return best.indices, best.values - total_B
+        return best.token, best.logit - best.total
     shares_BK, order_BK = _candidates((logits_BV / how.temperature).softmax(-1), how)
     place_B = _draw(shares_BK, torch.tensor(uniforms, dtype=torch.float64))
     token_B = place_B if order_BK is None else order_BK.gather(1, place_B[:, None])[:, 0]
-    return token_B, logits_BV.gather(1, token_B[:, None])[:, 0] - total_B
+    return token_B, logits_BV.gather(1, token_B[:, None])[:, 0] - best.total
 
 
 def _candidates(shares_BV: Tensor, how: Sampling) -> tuple[Tensor, Tensor | None]:

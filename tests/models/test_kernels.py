@@ -12,6 +12,7 @@ from hone.models import attention, logprob
 from hone.models.kernels import cpu, short_attention
 from hone.models.kernels.fuse import fuse
 from hone.models.kernels.norm import FusedRmsNorm, RmsNorm
+from hone.models.kernels.peak import peak
 from hone.models.kernels.swiglu import SwiGlu
 from tests import nets
 
@@ -170,3 +171,17 @@ def test_fuse_replaces_what_is_the_same_and_nothing_else() -> None:
     nn.init.normal_(gemma.model.norm.weight)
     fuse(gemma)
     assert not any(isinstance(module, FusedRmsNorm) for module in gemma.modules())
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("rows", [1, 5])
+def test_peak(kernels: str, dtype: torch.dtype, rows: int) -> None:
+    torch.manual_seed(0)
+    x = (torch.randn(rows, 301) * 9).to(dtype)
+    x[0, 300], x[-1, [7, 9]] = 60, 50
+    found = peak(x)
+    assert torch.equal(found.token, torch.stack([(row == row.max()).nonzero()[0, 0] for row in x]))
+    assert torch.equal(found.logit.to(dtype), x.amax(-1))
+    assert close(found.total, x.double().logsumexp(-1), torch.float32 if dtype == torch.float64 or kernels == "fused" else dtype)
+    x[-1, 3] = float("nan")
+    assert peak(x).total[-1].isnan()

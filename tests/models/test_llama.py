@@ -77,7 +77,7 @@ def test_logits_are_the_models_own(family: str, threads: int) -> None:
 
 def test_an_adapter_counts_while_it_is_there() -> None:
     model, texts = build("qwen3"), [text(40), text(20, 1), text(9, 2)]
-    tuning = Lora(rank=5, targets=("q_proj", "down_proj", "o_proj"))
+    tuning = Lora(rank=5, targets=("q_proj", "gate_proj", "down_proj", "o_proj"))
     tuning.attach(model, seed=0)
     for layer in lora_layers(model).values():
         torch.nn.init.normal_(layer.b, std=0.3)

@@ -113,3 +113,17 @@ void NAME(shares_backward)(long rows, long n, long period, T *scores, T *grad, c
         for (long j = seen; j < n; j++) a[j] = g[j] = down(0.0f);
     }
 }
+
+// Of every row: the place of its largest number (the first of equals), that number, and the logarithm of the sum of exponentials.
+void NAME(peak)(long rows, long n, const T *x, int64_t *place, float *largest, float *total) {
+#pragma omp parallel for if (rows > 1)
+    for (long i = 0; i < rows; i++) {
+        const T *a = x + i * n;
+        float top = -INFINITY, sum = 0;
+        long at = 0;
+        for (long j = 0; j < n; j++) top = up(a[j]) > top ? up(a[j]) : top;
+        while (at < n - 1 && up(a[at]) != top) at++;
+        for (long j = 0; j < n; j++) sum += exp_(up(a[j]) - top);
+        place[i] = at, largest[i] = top, total[i] = top + logf(sum);
+    }
+}

@@ -34,7 +34,7 @@ from hone.recipe.settings import Recipe, resolve
 from hone.recipe.stores import Stores
 from hone.report import card, page
 from hone.report.progress import Progress
-from hone.report.trackers import open_trackers
+from hone.report.trackers import check_trackers, open_trackers
 from hone.rollout.sample import Sampler
 from hone.train import checkpoint
 from hone.train.engine import Engine
@@ -93,6 +93,7 @@ def prepare_run(raw: Mapping[str, Any], console: Console, stores: Stores | None 
     if world.main:
         check_output(folder, 0)
     check_data(recipe)
+    check_trackers(recipe.output.trackers)
     loaded = stores.load(recipe)
     template = ChatTemplate.of(loaded.tokenizer, recipe.data.template)
     prepared = stores.prepare(recipe, loaded, template)

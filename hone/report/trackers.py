@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -58,6 +59,14 @@ class Guarded:
             self.tracker = None
             what = f"the tracker {self.name} failed and is switched off for this run; the local log is complete"
             self.events.emit("warning", code="F026", what=what, error=f"{type(error).__name__}: {error}"[:500])
+
+
+def check_trackers(names: Iterable[str]) -> None:
+    """Raise C003 for an unknown name and C060 for a package that is not installed, before anything is loaded."""
+    for name in names:
+        kind = name.partition(":")[0]
+        if TRACKERS[kind].__module__ == __name__ and find_spec(kind) is None:  # ours are called as their packages
+            raise _missing(kind)
 
 
 def open_trackers(names: Iterable[str], *, events: Events) -> list[Guarded]:
@@ -159,5 +168,9 @@ def _package(module: str, pip: str) -> Any:
     try:
         return import_module(module)
     except ModuleNotFoundError:
-        what = f"the tracker '{pip}' needs a package that is not installed"
-        raise HoneError("C060", what, where="output.trackers", fix=f"pip install {pip}") from None
+        raise _missing(pip) from None
+
+
+def _missing(pip: str) -> HoneError:
+    what = f"the tracker '{pip}' needs a package that is not installed"
+    return HoneError("C060", what, where="output.trackers", fix=f"pip install {pip}")

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import pytest
 
 from hone.core.errors import HoneError, catalogue
 from hone.core.events import Events
-from hone.report.trackers import TRACKERS, Guarded, flatten, open_trackers
+from hone.report.trackers import TRACKERS, Guarded, check_trackers, flatten, open_trackers
 
 
 class Shelf:
@@ -79,9 +81,19 @@ def test_stopping_by_hand_is_not_a_fault_of_the_tracker(tmp_path: Path) -> None:
 
 
 def test_names_are_checked_before_training(tmp_path: Path) -> None:
-    with pytest.raises(HoneError) as caught:
-        open_trackers(["tensorbord"], events=Events(tmp_path))
-    assert caught.value.code == "C003" and "tensorboard" in caught.value.fix
+    for refuse in (check_trackers, partial(open_trackers, events=Events(tmp_path))):
+        with pytest.raises(HoneError) as caught:
+            refuse(["tensorbord"])
+        assert caught.value.code == "C003" and "tensorboard" in caught.value.fix
+
+
+def test_a_package_is_looked_for_without_being_loaded() -> None:
+    for name in TRACKERS:
+        if importlib.util.find_spec(name) is None:
+            with pytest.raises(HoneError, match="C060"):
+                check_trackers([f"{name}:my-project"])
+        else:
+            check_trackers([name])
 
 
 def test_a_missing_package_is_named_with_its_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

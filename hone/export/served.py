@@ -7,6 +7,7 @@ import shlex
 from dataclasses import replace
 from pathlib import Path
 
+from hone.core.errors import HoneError
 from hone.core.files import write_atomically
 from hone.export.adapter import Adapter
 from hone.export.base import TARGETS, Artifact, Order
@@ -60,8 +61,18 @@ class OpenWebUi(_Served):
 def _inner(order: Order) -> tuple[Adapter | Merged, Order]:
     """The target that writes the folder."""
     if order.quant == "adapter":
+        _check_low_rank(order.source.adapter)
         return Adapter(), replace(order, quant="")
     return Merged(), replace(order, quant=Merged.quants[0])
+
+
+def _check_low_rank(adapter: Path | None) -> None:
+    """M103 for an adapter that holds more than vLLM adds: it knows low-rank matrices of linear layers only."""
+    config = {} if adapter is None else json.loads((adapter / CONFIG).read_text("utf-8"))
+    more = [key for key in ("modules_to_save", "trainable_token_indices") if config.get(key)]
+    if more:
+        what = f"the adapter has {more[0]}, which vLLM does not load beside a base"
+        raise HoneError("M103", what, where="--quant adapter", fix="export the merged model: leave --quant out")
 
 
 def vllm_lines(order: Order, folder: Path) -> tuple[str, str]:

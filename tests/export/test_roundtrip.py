@@ -106,3 +106,12 @@ def test_an_artifact_proves_itself_away_from_its_run(tuned_of: Tuned, tmp_path: 
     moved = artifact.path.rename(tmp_path / "elsewhere")
     assert verify_copy(moved, certificate_of(moved, None)).passed
     assert "KL divergence" in (moved / "README.md").read_text()
+
+
+def test_rows_that_moved_arrive_and_are_not_left_out_by_vllm(base_of: Callable[[str], Path], tmp_path: Path) -> None:
+    tune(base_of("qwen3"), tmp_path / "run", tokens=(1, 7))
+    given = tmp_path / "run" / "adapter"
+    for artifact in exported(given, tmp_path / "out", "adapter", "gguf:F32"):
+        assert verdict_of(artifact).passed, verdict_of(artifact).findings
+    with pytest.raises(HoneError, match="M103"):
+        exported(given, tmp_path / "out", "vllm:adapter")

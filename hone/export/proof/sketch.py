@@ -21,6 +21,7 @@ from hone.export.proof.golden import Change, Sketch
 from hone.export.tensors import without_twins
 from hone.models.skeleton import skeleton, transposed
 from hone.tuning.base import Tuning
+from hone.tuning.rows import EmbeddingRows
 
 LOOKS = 4
 """Numbers of a sketch."""
@@ -69,12 +70,13 @@ class Sketches:
         self.model, self.tuning = model, tuning
         self.bare = skeleton(copy.deepcopy(model.config))  # type: ignore[arg-type]
         self.flipped = transposed(self.bare)
+        self.names = without_twins(self.bare.state_dict(), self.bare)
 
     @torch.no_grad()
     def take(self) -> tuple[dict[str, Sketch], dict[str, Change]]:
         """By the names of the plain model: the effective weights, and where they were changed."""
         found: dict[str, Sketch] = {}
-        for name in without_twins(self.bare.state_dict(), self.bare):
+        for name in self.names:
             tensor = self._plain(name)
             if tensor is not None:
                 found[name] = sketch(name, tensor.cpu(), flipped=name in self.flipped)
@@ -97,6 +99,8 @@ class Sketches:
             owner = self.model.get_submodule(path)
         except AttributeError:
             return None
+        if isinstance(owner, EmbeddingRows):
+            return owner.weight
         held = {**dict(owner.named_parameters(recurse=False)), **dict(owner.named_buffers(recurse=False))}
         tensor = held.get(leaf)
         return tensor if tensor is not None and tensor.is_floating_point() else None
@@ -104,7 +108,7 @@ class Sketches:
     def _wrapped(self) -> Iterator[tuple[str, nn.Module, nn.Module | None]]:
         """Path, tuned layer and the same layer without its tuning, both in fp64, for every linear layer that was wrapped."""
         for path, plain in self.bare.named_modules():
-            if not _is_linear(plain) or self._plain(f"{path}.weight") is not None:
+            if not _is_linear(plain) or f"{path}.weight" not in self.names or self._plain(f"{path}.weight") is not None:
                 continue
             live = dict(self.model.named_modules()).get(path)
             if live is not None and all(p.is_floating_point() for p in live.parameters()):

@@ -40,6 +40,7 @@ VERBS = {
     "plan": Verb("hone.cli.plan", "command", "Memory, time and advice; trains nothing.", takes_settings=True),
     "advise": Verb("hone.cli.advise", "command", "What to train and how, each with its reason.", takes_settings=True),
     "model": Verb("hone.cli.model", "app", "What a model is, and what is wrong with its files."),
+    "prove": Verb("hone.cli.prove", "command", "Prove a run on a small copy of it, before it costs anything.", takes_settings=True),
     "lint": Verb("hone.cli.lint", "command", "A run file against the rules of the field.", takes_settings=True),
     "data": Verb("hone.cli.data", "app", "Check, show, count, split and mend data."),
     "chat": Verb("hone.cli.chat", "command", "Talk with a run or a model."),

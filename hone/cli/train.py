@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def command(
@@ -13,6 +16,7 @@ def command(
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over, even where the run folder holds checkpoints.")] = False,
     allow_data_change: Annotated[bool, typer.Option("--allow-data-change", help="Resume although the data has changed.")] = False,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out rows that cannot be read, and count them.")] = False,
+    prove: Annotated[bool, typer.Option("--prove", help="First prove the run on a small copy of it, as hone prove does.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and the first example; train nothing.")] = False,
 ) -> int:
     """Train a model on data. The same command on the same folder goes on where it stopped."""
@@ -25,6 +29,8 @@ def command(
     raw, notes = read(source, [*(settings or ()), *(["data.skip_bad=true"] if skip_bad else [])])
     for note in notes:
         paragraph(out, f"note: {note}", style="dim")
+    if prove and not _proved(raw, out):
+        return 1
     run = prepare_run(raw, out)
     show_run(run, out)
     if dry_run:
@@ -36,3 +42,14 @@ def command(
     else:
         paragraph(out, f"\nstopped and saved: the same command goes on from {run.folder}")
     return status
+
+
+def _proved(raw: dict[str, Any], out: Console) -> bool:
+    """Whether all proofs hold; their record goes into the run folder."""
+    from hone.cli.prove import prove_and_show
+    from hone.recipe.run import folder_of
+    from hone.recipe.settings import resolve
+
+    proved = prove_and_show(raw, out)
+    proved.save(folder_of(resolve(raw)))
+    return proved.holds

@@ -14,7 +14,7 @@ class HoneError(Exception):
     """A fault of the input or the machine, never of our code.
 
     `code` is a letter (C config, D data, T template, P preference data, M model, R reward, S safety, F run and disk)
-    and three digits; `hone explain CODE` knows it.
+    and three digits; `hone explain CODE` knows it. V is for proofs, which are results and never raised.
     """
 
     def __init__(self, code: str, what: str, *, where: str = "", fix: str = "") -> None:

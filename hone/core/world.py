@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,6 +18,8 @@ class World:
 
     rank: int = 0
     size: int = 1
+    ring: Any = None
+    """A process group of torch.distributed to speak through; None is the one that every process has joined."""
 
     @classmethod
     def join(cls) -> World:
@@ -45,6 +48,23 @@ class World:
         self.sum_([vote])
         return bool(vote.item())
 
+    def texts(self, mine: str) -> list[str]:
+        """What every rank says, in the order of the ranks."""
+        if self.size == 1:
+            return [mine]
+        import torch
+
+        said = mine.encode()
+        length = torch.zeros(self.size, dtype=torch.float64)
+        length[self.rank] = len(said)
+        self.sum_([length])
+        ends = [0, *length.long().cumsum(0).tolist()]
+        whole = torch.zeros(ends[-1], dtype=torch.float64)
+        whole[ends[self.rank] : ends[self.rank + 1]] = torch.tensor(list(said), dtype=torch.float64)
+        self.sum_([whole])
+        read = bytes(whole.long().tolist())
+        return [read[start:end].decode() for start, end in pairwise(ends)]
+
     def sum_(self, tensors: Iterable[Tensor]) -> None:
         """Add tensors over all ranks, in place, in one flat message for each type."""
         if self.size == 1:
@@ -57,6 +77,9 @@ class World:
             by_type.setdefault(str(tensor.dtype), []).append(tensor)
         for members in by_type.values():
             flat = _flatten_dense_tensors(members)
-            dist.all_reduce(flat)
+            if self.ring is None:
+                dist.all_reduce(flat)
+            else:
+                self.ring.allreduce([flat]).wait()
             for tensor, summed in zip(members, _unflatten_dense_tensors(flat, members), strict=True):
                 tensor.copy_(summed)

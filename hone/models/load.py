@@ -55,7 +55,7 @@ def load(
     facts = facts_of(read_json(folder / "config.json"), where=str(folder / "config.json"))
     stored = stored_tensors(folder)
     options = {"trust_remote_code": trust_remote_code, "local_files_only": True}
-    with _quiet():
+    with quiet():
         config = _config(folder, options)
         tokenizer = tokens.load_tokenizer(folder, trust_remote_code=trust_remote_code)
         tokens.check_vocabulary(tokenizer, facts.vocab, where=str(name))
@@ -75,7 +75,7 @@ def shapes_of(name: str) -> Shapes:
         folder, _ = fetch_small(name, revision=None, trust_remote_code=False)
     safety.check_folder(folder, trust_remote_code=False)
     check_kind(read_json(folder / "config.json"), trust_remote_code=False, where=name)
-    with _quiet():
+    with quiet():
         return Shapes.from_config(_config(folder, {"local_files_only": True}))
 
 
@@ -129,8 +129,8 @@ def _unbuildable(error: Exception, folder: Path) -> HoneError:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Our errors say what transformers' loading report would; its verbosity is restored afterwards."""
+def quiet() -> Iterator[None]:
+    """No bars and no reports: our errors say what transformers' loading report would; its verbosity is restored afterwards."""
     logs: Any = logging
     level, bars = logs.get_verbosity(), logs.is_progress_bar_enabled()
     logs.set_verbosity(logs.CRITICAL)

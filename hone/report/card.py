@@ -19,6 +19,7 @@ from hone.report.folder import RunFolder, plain, read_run
 from hone.report.numbers import loss_text, whole
 from hone.report.own import held_out_lines
 from hone.report.page import HERE, VERBS, answers, settings
+from hone.report.proofs import read_proofs
 from hone.report.scores import Score, read_scores
 from hone.report.verdict import findings, judge
 
@@ -53,6 +54,7 @@ def render(run: RunFolder, *, verbs: Collection[str] = VERBS) -> str:
         answers=asked[:4],
         prompt=next((answer.prompt for answer in asked if len(answer.prompt) < 300), "Hello!"),
         fates=fates,
+        proofs=read_proofs(run),
         settings=settings(run),
         chat="chat" in verbs,
     )

@@ -35,6 +35,7 @@ class RunFolder:
     events: tuple[Record, ...] = ()
     ledger: Record = field(default_factory=dict)
     evaluation: Record = field(default_factory=dict)
+    proof: Record = field(default_factory=dict)
     problems: Mapping[str, str] = field(default_factory=dict)
 
     def of_kind(self, *kinds: str) -> list[Record]:
@@ -72,6 +73,7 @@ def read_run(folder: Path | str) -> RunFolder:
         events=tuple(_lines(path / "events.jsonl", problems)),
         ledger=_document(path / "ledger.json", problems),
         evaluation=_document(path / "evaluation.json", problems),
+        proof=_document(path / "proof.json", problems),
         problems=problems,
     )
 

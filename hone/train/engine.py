@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -137,7 +138,8 @@ class Engine:
         gradients = self.masters.gradients()
         self.world.sum_(gradients)
         if self.world.size > 1:
-            names = sorted(tally.sums)
+            # a rank without a micro-batch has no metrics, and only one adds the method's own term
+            names = sorted({name for said in self.world.texts(json.dumps(list(tally.sums))) for name in json.loads(said)})
             values = torch.tensor([tally.sums[name] for name in names] + [tally.tokens], dtype=torch.float64)
             self.world.sum_([values])
             tally.sums = dict(zip(names, values[:-1].tolist(), strict=True))

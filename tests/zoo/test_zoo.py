@@ -1,0 +1,52 @@
+"""Every historical bug, put back, is caught by the proof that should catch it; and no proof cries where nothing is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from hone.prove import PROOFS
+from tests.house.source import ROOT
+from tests.zoo import artifacts, losses, models, words
+from tests.zoo.base import BUGS, table
+from tests.zoo.kit import KINDS, Kit
+
+assert artifacts and losses and models and words, "they register their bugs"
+
+
+@pytest.fixture(scope="module")
+def kit(tiny_tokenizer: PreTrainedTokenizerFast) -> Kit:
+    return Kit(tiny_tokenizer)
+
+
+@pytest.mark.parametrize("name", BUGS)
+def test_a_bug_is_caught(name: str, kit: Kit) -> None:
+    one = BUGS[name]
+    proof = PROOFS[one.caught]
+    found = proof.of(one.mutate(kit.subject(one.on)))
+    assert found.measured is not None, f"{proof.name} says nothing here: {found.where}"
+    assert not found.holds, f"{proof.name} does not notice: {found.measured} <= {found.bound}"
+    assert "broke off" not in found.where, found.where
+
+
+CATCHERS = sorted({(one.on, one.caught) for _, one in BUGS.items()})
+
+
+@pytest.mark.parametrize(("kind", "name"), CATCHERS)
+def test_where_nothing_is_wrong_the_same_proof_holds(kind: str, name: str, kit: Kit) -> None:
+    found = PROOFS[name].of(kit.subject(kind))
+    assert found.measured is not None and found.holds, f"{found.measured} at {found.where}"
+
+
+def test_the_zoo_is_large_and_nobody_in_it_is_idle() -> None:
+    assert len(BUGS) >= 30
+    assert {one.on for _, one in BUGS.items()} <= KINDS.keys()
+    assert {one.caught for _, one in BUGS.items()} <= set(PROOFS)
+    assert all(len(one.about) > 20 for _, one in BUGS.items())
+
+
+def test_the_page_lists_exactly_the_zoo() -> None:
+    page = Path(ROOT / "docs" / "zoo.md").read_text("utf-8")
+    assert table() in page, "docs/zoo.md differs from the zoo: python -m tests.zoo prints the table"

@@ -31,7 +31,10 @@ def show_run(run: Run, out: Console) -> None:
     counts = sizes(run.policy)
     tokens = sum(len(s.tokens) for group in prepared.groups for s in group)
     learned = sum(s.learned for group in prepared.groups for s in group)
-    steps = total_steps(len(prepared.groups), recipe.optim.batch_size, recipe.optim.epochs, recipe.optim.max_steps)
+    rollout, optim = recipe.rollout, recipe.optim
+    share = f"{whole(learned)} learned ({100 * learned / max(1, tokens):.0f} %)"
+    passes = (optim.epochs or 1.0) * (rollout.passes if rollout else 1)
+    steps = total_steps(len(prepared.groups), optim.batch_size, passes, optim.max_steps)
     weights = sum(p.numel() * p.element_size() for p in run.policy.model.parameters())
     layout = "packed" if run.policy.packed else "padded (this model cannot be packed)"
     for note in (*run.loaded.notes, *map(str, prepared.notices), *run.template.notes):
@@ -40,15 +43,16 @@ def show_run(run: Run, out: Console) -> None:
         ("model", f"{recipe.model.name}: {whole(counts['parameters'])} parameters, {whole(counts['trainable'])} move ({size(weights)})"),
         ("template", f"{run.template.name}: {run.template.reason}"),
         ("data", f"{whole(len(prepared.groups))} to train, {whole(len(prepared.held_out))} held out"),
-        ("tokens", f"{whole(tokens)} in a pass, {whole(learned)} learned ({100 * learned / max(1, tokens):.0f} %)"),
-        ("steps", f"{whole(steps)} of {recipe.optim.batch_size}, {layout} to {recipe.hardware.token_budget} tokens"),
+        ("tokens", f"{whole(tokens)} in a pass, " + ("all of prompts: the answers are written on the way" if rollout else share)),
+        ("steps", f"{whole(steps)} of {optim.batch_size} rows, {layout} to {recipe.hardware.token_budget} tokens"),
         ("folder", str(run.folder)),
     ]
     rows[2:2] = [("" if i else "read as", line) for i, line in enumerate(_read_as(prepared.describe()))]
     pairs(out, rows)
     out.print(settings_table(recipe.resolved))
     first = prepared.groups[0][0]
-    paragraph(out, f"\nThe first example ({first.origin}); what is learned is marked:")
+    what = "prompt" if rollout else "example"
+    paragraph(out, f"\nThe first {what} ({first.origin})" + (":" if rollout else "; what is learned is marked:"))
     texts, skipped = pieces(run.loaded.tokenizer, first.tokens), max(0, len(first.tokens) - SHOWN)
     if skipped:
         paragraph(out, f"... {skipped} tokens before ...", style="dim")

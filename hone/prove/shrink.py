@@ -128,12 +128,12 @@ def _positions(inner: Any, size: int) -> None:
 def shrunken(tuning: Tuning, layers: int) -> Tuning:
     """The same method for a shrunken model: a rank that it can hold, at the same scale, on layers that it has.
 
-    Raises C140 for a method that is made of adapters that were trained before.
+    Raises M101 for a method that is made of adapters that were trained before.
     """
     have: Mapping[str, Any] = {field.name: getattr(tuning, field.name) for field in fields(tuning)}  # type: ignore[arg-type]
     if "adapters" in have:
         what = f"'{name_of(tuning)}' is made of trained adapters, which do not fit a smaller model"
-        raise HoneError("C140", what, where="tuning.method", fix="prove the runs that made them")
+        raise HoneError("M101", what, where="tuning.method", fix="prove the runs that made them")
     less: dict[str, Any] = {}
     rank = have.get("rank")
     if isinstance(rank, int) and rank > RANK:

@@ -27,7 +27,7 @@ INNER = ("intermediate_size", "moe_intermediate_size", "shared_expert_intermedia
 
 
 def shrink(config: PreTrainedConfig, *, seed: int = 0) -> PreTrainedModel:
-    """A random model of the configuration's class, small enough for a proof. Raises M100 where none can be built.
+    """A random model of the configuration's class, small enough for a proof. Raises M110 where none can be built.
 
     Grouping of heads, activation, norms, positions, windows (shortened, so that they matter), soft caps, ties and the whole
     vocabulary stay. What cannot be made narrow is only cut to few layers.
@@ -42,7 +42,7 @@ def shrink(config: PreTrainedConfig, *, seed: int = 0) -> PreTrainedModel:
         if narrow or sum(p.numel() for p in model.parameters()) <= LARGEST:
             return model
     what = f"no small model of the kind '{config.model_type}' can be built from its configuration"
-    raise HoneError("M100", what, where="hone prove", fix="please report the architecture; training it is not affected")
+    raise HoneError("M110", what, where="hone prove", fix="please report the architecture; training it is not affected")
 
 
 def _built(config: PreTrainedConfig, seed: int) -> PreTrainedModel:
@@ -128,12 +128,12 @@ def _positions(inner: Any, size: int) -> None:
 def shrunken(tuning: Tuning, layers: int) -> Tuning:
     """The same method for a shrunken model: a rank that it can hold, at the same scale, on layers that it has.
 
-    Raises M101 for a method that is made of adapters that were trained before.
+    Raises M111 for a method that is made of adapters that were trained before.
     """
     have: Mapping[str, Any] = {field.name: getattr(tuning, field.name) for field in fields(tuning)}  # type: ignore[arg-type]
     if "adapters" in have:
         what = f"'{name_of(tuning)}' is made of trained adapters, which do not fit a smaller model"
-        raise HoneError("M101", what, where="tuning.method", fix="prove the runs that made them")
+        raise HoneError("M111", what, where="tuning.method", fix="prove the runs that made them")
     less: dict[str, Any] = {}
     rank = have.get("rank")
     if isinstance(rank, int) and rank > RANK:

@@ -82,7 +82,7 @@ def settings_in(folder: Path) -> dict[str, Any]:
 
 
 def prove_run(raw: Mapping[str, Any], *, tell: Callable[[Result], None] = lambda result: None) -> Proved:
-    """Shrink a run and prove what must be true of it. Raises what `hone train` raises before it loads weights, M100 and M101."""
+    """Shrink a run and prove what must be true of it. Raises what `hone train` raises before it loads weights, M110 and M111."""
     started = time.perf_counter()
     recipe = resolve(raw)
     check_data(recipe)

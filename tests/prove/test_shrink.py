@@ -81,5 +81,5 @@ def test_ranks_still_have_something_to_prune() -> None:
 
 
 def test_trained_adapters_do_not_shrink() -> None:
-    with pytest.raises(HoneError, match="M101"):
+    with pytest.raises(HoneError, match="M111"):
         shrunken(Fusion(adapters=("a", "b")), 2)

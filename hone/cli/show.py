@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 def show_run(run: Run, out: Console) -> None:
     """The plan of a run."""
+    from hone.models.quantise import footprint
     from hone.plan.advise import total_steps
     from hone.recipe.build import sizes
 
@@ -35,7 +36,7 @@ def show_run(run: Run, out: Console) -> None:
     share = f"{whole(learned)} learned ({100 * learned / max(1, tokens):.0f} %)"
     passes = (optim.epochs or 1.0) * (rollout.passes if rollout else 1)
     steps = total_steps(len(prepared.groups), optim.batch_size, passes, optim.max_steps)
-    weights = sum(p.numel() * p.element_size() for p in run.policy.model.parameters())
+    weights = footprint(run.policy.model).nbytes
     layout = "packed" if run.policy.packed else "padded (this model cannot be packed)"
     for note in (*run.loaded.notes, *map(str, prepared.notices), *run.template.notes):
         paragraph(out, note, style="dim")

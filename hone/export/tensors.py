@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from hone.core.errors import HoneError
 from hone.models.skeleton import own_name, skeleton, transposed
+from hone.models.tensorfile import read_stored
 from hone.plan.headers import Stored, stored_tensors
 from hone.tuning.peft_io import AdapterFile
 
@@ -65,13 +66,7 @@ class StoredWeights:
         return TYPES[self._stored[name].dtype]
 
     def get(self, name: str) -> Tensor:
-        stored = self._stored[name]
-        with stored.file.open("rb") as stream:
-            stream.seek(stored.start)
-            raw = bytearray(stream.read(stored.stop - stored.start))
-        if not raw:
-            return torch.empty(stored.shape, dtype=TYPES[stored.dtype])
-        return torch.frombuffer(raw, dtype=TYPES[stored.dtype]).reshape(stored.shape)
+        return read_stored(self._stored[name])
 
 
 class AdaptedWeights:

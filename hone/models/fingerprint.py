@@ -10,6 +10,7 @@ from torch import nn
 
 from hone.plan.headers import Stored, stored_tensors
 from hone.plan.shapes import ModelFacts, model_facts
+from hone.tuning.packed import packed_layers
 
 FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64}
 VALUES = 4096
@@ -29,9 +30,13 @@ def fingerprint(folder: Path, facts: ModelFacts | None = None) -> str:
 
 @torch.no_grad()
 def fingerprint_of(model: nn.Module) -> str:
-    """16 hexadecimal digits for a model in memory, whatever was put into it: some values of every parameter, and their sum."""
+    """16 hexadecimal digits for a model in memory, whatever was put into it: some values of every parameter, and their sum.
+
+    Of quantised layers, which have no parameters, it is their codes and scales.
+    """
     digest = hashlib.sha256()
-    for name, parameter in model.named_parameters():
+    packed = {f"{path}.{name}": buffer for path, layer in packed_layers(model).items() for name, buffer in layer.named_buffers()}
+    for name, parameter in [*model.named_parameters(), *packed.items()]:
         flat = parameter.detach().flatten()
         some = flat[:: max(1, len(flat) // VALUES)].float().cpu().contiguous()
         digest.update(f"{name} {tuple(parameter.shape)} {flat.double().sum().item():.12g}".encode() + some.numpy().tobytes())

@@ -1,4 +1,4 @@
-"""Which models can be trained here: unquantised causal language models of an architecture that transformers knows."""
+"""Which models can be trained here: causal language models of a known architecture, plain or quantised by bitsandbytes."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from transformers.models.auto.modeling_auto import (
 
 from hone.core.errors import HoneError
 from hone.core.registry import nearest
+from hone.plan.packed import scheme_of
 from hone.plan.shapes import quantisation
 
 CHOOSE = "choose a causal language model (its config.json says ...ForCausalLM)"
@@ -24,8 +25,8 @@ CHOOSE = "choose a causal language model (its config.json says ...ForCausalLM)"
 def check_kind(config: Mapping[str, Any], *, trust_remote_code: bool, where: str) -> None:
     """Raise M006 for a model that cannot be trained as a causal language model, M014 for an unknown architecture."""
     method = quantisation(config)
-    if method is not None:
-        what = f"the weights are already quantised ({method}): they cannot be moved, nor an adapter folded into them"
+    if method is not None and scheme_of(config) is None:
+        what = f"the weights are already quantised ({method}): of the ways to do that, only bitsandbytes' can be trained on here"
         raise HoneError("M006", what, where=where, fix="start from the model that it was made from (the card's base_model)")
     if trust_remote_code and config.get("auto_map"):
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,9 @@ from hone.models.fingerprint import fingerprint
 from hone.models.hub import fetch_small, fetch_weights
 from hone.models.kinds import check_kind
 from hone.models.locate import local_folder
-from hone.plan.headers import stored_tensors
+from hone.models.quantise import adopt, as_stored, in_words, quantise, reconcile, remembered, stored_by_path
+from hone.plan.headers import Stored, stored_tensors
+from hone.plan.packed import Scheme, contradiction
 from hone.plan.shapes import facts_of, read_json
 from hone.tuning.shapes import Shapes
 
@@ -35,37 +37,73 @@ class Loaded:
     notes: tuple[str, ...]
     name: str
     revision: str | None
+    scheme: Scheme | None = None
+    """How the linear layers are quantised; of `files` if they came so."""
+    files: bool = False
 
     @property
     def base(self) -> dict[str, str]:
-        """What an adapter remembers of the model that it was trained on."""
-        return {"name": self.name, "fingerprint": self.fingerprint} | ({"revision": self.revision} if self.revision else {})
+        """What an adapter remembers of the model that it was trained on, and of how that was quantised for it."""
+        known = {"name": self.name, "fingerprint": self.fingerprint} | ({"revision": self.revision} if self.revision else {})
+        return known if self.scheme is None or self.files else known | remembered(self.scheme)
 
 
 def load(
-    name: str | Path, *, dtype: str = "auto", device: str = "auto", trust_remote_code: bool = False, revision: str | None = None
+    name: str | Path,
+    *,
+    dtype: str = "auto",
+    device: str = "auto",
+    trust_remote_code: bool = False,
+    revision: str | None = None,
+    scheme: Scheme | None = None,
 ) -> Loaded:
-    """Load any transformers causal language model.
+    """Load any transformers causal language model, quantised by `scheme` or as its files are.
 
     `name` is a folder or a hub id; `dtype` "auto", "float32", "bfloat16" or "float16"; `device` "auto", "cpu", "cuda" ...
-    Raises HoneError M001, M005 to M009, M013 to M018 or M020: everything that can be known is checked before the weights are read.
+    Raises HoneError M001, M005 to M009, M013 to M018, M020, M088 or M089: everything that can be known is checked before the
+    weights are read.
     """
     place = choose_device(device)
     folder, commit = fetch(str(name), revision=revision, trust_remote_code=trust_remote_code)
-    facts = facts_of(read_json(folder / "config.json"), where=str(folder / "config.json"))
-    stored = stored_tensors(folder)
+    said = read_json(folder / "config.json")
+    facts, stored = facts_of(said, where=str(folder / "config.json")), stored_tensors(folder)
+    own = reconcile(scheme, said, stored, name=str(name))
+    if own or scheme:
+        facts = replace(facts, parameters=facts.parameters // 3)  # what it takes beside a plain model of this size
     options = {"trust_remote_code": trust_remote_code, "local_files_only": True}
     with quiet():
         config = _config(folder, options)
         tokenizer = tokens.load_tokenizer(folder, trust_remote_code=trust_remote_code)
         tokens.check_vocabulary(tokenizer, facts.vocab, where=str(name))
         chosen, reason = choose_dtype(dtype, place, facts)
-        model, report = _build(folder, config, chosen, options)
+        made = {"device_map": {"": place}} if own else {}
+        model, report = _build(folder, config, as_stored(facts.dtype) if scheme and not own else chosen, {**options, **made})
     weights.check(model, report, stored, where=str(folder))
-    model.to(place)  # type: ignore[arg-type]
-    notes = [f"weights in {str(chosen).removeprefix('torch.')} on {place}: {reason}"]
+    packed = _pack(model, scheme, own=own, place=place, dtype=chosen, stored=stored)
+    notes = [f"weights in {str(chosen).removeprefix('torch.')} on {place}: {reason}", *packed]
+    notes += [found] if (found := contradiction(str(name), said)) else []
     notes += tokens.special_token_notes(tokenizer, folder)
-    return Loaded(model, tokenizer, fingerprint(folder, facts), tuple(notes), str(name), commit)
+    return Loaded(model, tokenizer, fingerprint(folder, facts), tuple(notes), str(name), commit, own or scheme, own is not None)
+
+
+def _pack(
+    model: PreTrainedModel,
+    scheme: Scheme | None,
+    *,
+    own: Scheme | None,
+    place: torch.device,
+    dtype: torch.dtype,
+    stored: Mapping[str, Stored],
+) -> list[str]:
+    """Quantise what is to be, or take over what is; on the device in the end. Returns what there is to say of it."""
+    if own is not None:
+        adopt(model, dtype)
+    elif scheme is not None:
+        quantise(model, scheme, place=place, dtype=dtype, stored=stored_by_path(stored, model))
+    else:
+        model.to(place)  # type: ignore[arg-type]
+        return []
+    return [in_words(model, own or scheme)]
 
 
 def shapes_of(name: str) -> Shapes:

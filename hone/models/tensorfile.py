@@ -1,4 +1,4 @@
-"""Writes safetensors as a stream of pieces, so that neither a checkpoint nor a merged model is ever copied as a whole."""
+"""Reads one tensor of a file, and writes files as a stream of pieces: neither a checkpoint nor a merged model is copied as a whole."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from hone.plan.headers import Stored
 
 PIECE = 1 << 24
 """Bytes handed on at once."""
@@ -27,6 +29,18 @@ _NAMES = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
+
+
+_TYPES = {name: dtype for dtype, name in _NAMES.items()}
+
+
+def read_stored(place: Stored) -> Tensor:
+    """One tensor of a file, copied into memory of its own."""
+    dtype = _TYPES[place.dtype]
+    with place.file.open("rb") as stream:
+        stream.seek(place.start)
+        raw = bytearray(stream.read(place.stop - place.start))
+    return torch.frombuffer(raw, dtype=dtype).reshape(place.shape) if raw else torch.empty(place.shape, dtype=dtype)
 
 
 class Spec(NamedTuple):

@@ -118,7 +118,7 @@ def changes(work: Work, *, longest: int, lora: Adapters, quantiser: bool) -> lis
         work = replace(work, adapters=lora)
     if quantiser and work.quantised is None:
         why = "the frozen base in 4 bits, multiplied in 16: a little quality, some speed"
-        found.append(Change({"model.load_in_4bit": True}, 1.25, 0.15, why, lambda w: replace(w, quantised="nf4", adapters=lora)))
+        found.append(Change({"model.quantise": "nf4"}, 1.25, 0.15, why, lambda w: replace(w, quantised="nf4", packed=0, adapters=lora)))
     for length in (longest // 2, longest // 4, longest // 8):
         if length >= 128:
             why = f"nothing longer than {length:,} tokens: what is longer is cut"

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from hone.plan.headers import Stored
+from hone.plan.packed import packed_weights
 from hone.plan.shapes import PLAIN_MLP, ModelFacts
 
 CONV1D = ("gpt2", "gpt_bigcode")
@@ -37,11 +38,13 @@ def linears(facts: ModelFacts, stored: Mapping[str, Stored] | None = None) -> li
 
 
 def _from_headers(facts: ModelFacts, stored: Mapping[str, Stored]) -> list[Linear]:
-    found = []
+    found, packed = [], packed_weights(stored)
     for name, tensor in stored.items():
         path = name.removesuffix(".weight")
         inside = re.search(r"\.(\d+)\.", name) and not any(part in path.rpartition(".")[2] for part in OUTSIDE)
-        if inside and name.endswith(".weight") and len(tensor.shape) == 2:
+        if inside and path in packed:
+            found.append(Linear(path, packed[path].outputs, packed[path].inputs))
+        elif inside and name.endswith(".weight") and len(tensor.shape) == 2:
             rows, columns = tensor.shape
             found.append(Linear(path, columns, rows) if facts.family in CONV1D else Linear(path, rows, columns))
     return found

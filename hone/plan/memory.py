@@ -17,6 +17,8 @@ WIDTH = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 """Bytes of a number."""
 BITS = {"nf4": 4.127, "fp4": 4.127, "int8": 8.05}
 """Bits of a quantised weight with its scales: 4 bits in blocks of 64 whose scales are quantised again in blocks of 256."""
+MOMENTS = {"adamw": 8.0, "adamw_8bit": 2 + 8 / 256, "paged_adamw_8bit": 2 + 8 / 256}
+"""Bytes that an optimiser keeps for each trained number: two moments in fp32, or in 8 bits with an fp32 scale for 256 of them."""
 CHUNK = 16 << 20
 """Bytes of the logits that exist at once, in fp32; `hone.models.logprob` has the same number, and a test holds them together."""
 LEAST_CHUNK = 16
@@ -40,7 +42,7 @@ class Work:
     facts: ModelFacts
     adapters: Adapters
     linear: int
-    """Numbers in the linear layers of the blocks: what a quantised base stores in fewer bits."""
+    """Numbers in the linear layers of the blocks: what a quantised base stores in fewer bits (then without those that it keeps)."""
     largest: int
     """Numbers of the largest of them."""
     tokens: int = 0
@@ -51,6 +53,8 @@ class Work:
     eval_reads: int = 0
     dtype: str = "float32"
     quantised: str | None = None
+    packed: int = 0
+    """Bytes of the quantised layers with all their scales, where they are known exactly; 0 estimates them."""
     device: str = "cpu"
     recompute: bool = False
     accumulates: bool = True
@@ -118,7 +122,7 @@ def weight_bytes(work: Work) -> float:
     """The base: linear layers in their bits, all else in the type of the arithmetic."""
     if work.quantised is None:
         return work.facts.parameters * work.width
-    return work.linear * BITS[work.quantised] / 8 + (work.facts.parameters - work.linear) * work.width
+    return (work.packed or work.linear * BITS[work.quantised] / 8) + (work.facts.parameters - work.linear) * work.width
 
 
 def _standing(work: Work) -> dict[str, float]:

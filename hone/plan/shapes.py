@@ -11,6 +11,7 @@ from typing import Any
 
 from hone.core.errors import HoneError
 from hone.plan.headers import stored_tensors
+from hone.plan.packed import beside, packed_weights
 
 ALIASES = {
     "hidden_size": ("hidden_size", "n_embd", "d_model", "dim"),
@@ -83,9 +84,11 @@ def model_facts(path: str | Path) -> ModelFacts:
     config = read_json(folder / "config.json")
     facts = facts_of(config, where=str(folder / "config.json"))
     stored = stored_tensors(folder)
-    if not stored or facts.quantised:
+    packed = packed_weights(stored) if stored else {}
+    if not stored or (facts.quantised and not packed):
         return facts
-    parameters = sum(math.prod(tensor.shape) for tensor in stored.values() if tensor.dtype[0] in "FB" and tensor.dtype != "BOOL")
+    plain = [tensor for name, tensor in stored.items() if tensor.dtype[0] in "FB" and tensor.dtype != "BOOL" and not beside(name, packed)]
+    parameters = sum(math.prod(tensor.shape) for tensor in plain) + sum(one.outputs * one.inputs for one in packed.values())
     return replace(facts, parameters=parameters, exact=True)
 
 

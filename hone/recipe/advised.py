@@ -17,8 +17,9 @@ from hone.plan.advise import Advice, Facts, fill
 from hone.plan.fit import settle
 from hone.plan.hardware import hardware
 from hone.plan.machines import here
-from hone.plan.memory import CONTEXT, Work, weight_bytes
+from hone.plan.memory import CONTEXT, MOMENTS, Work, weight_bytes
 from hone.recipe import forecast
+from hone.recipe.quantised import share_in
 from hone.recipe.settings import Recipe, resolve
 from hone.tuning.rows import mute
 
@@ -34,7 +35,11 @@ def advised(raw: Mapping[str, Any], recipe: Recipe, prepared: Prepared, loaded: 
     folder = Path(str(loaded.model.config.name_or_path))
     facts = forecast.known_facts(folder)
     own, _, linear, widest = forecast.sizes_of(recipe.resolved, facts, folder)
-    work = Work(facts=facts, adapters=own, linear=linear, largest=widest, dtype=dtype, device=weight.device.type)
+    share = share_in(recipe.resolved, facts, folder)
+    work = Work(
+        facts=facts, adapters=own, linear=share.numbers or linear, largest=widest, quantised=share.kind, packed=share.nbytes,
+        dtype=dtype, device=weight.device.type, moments=MOMENTS[recipe.optim.name],
+    )  # fmt: skip
     capacity = here(hardware("."), weight.device.type).usable + round(weight_bytes(work)) + CONTEXT[work.device]
     chosen = settle(
         recipe.resolved["hardware"], tokens.worst, capacity, lambda budget: forecast.at_budget(work, tokens, recipe.resolved, budget)

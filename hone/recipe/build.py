@@ -22,6 +22,7 @@ from hone.models.settings import HardwareSettings, ModelSettings
 from hone.objectives import Objective
 from hone.train.stats import step_statistics
 from hone.tuning import Tuning
+from hone.tuning.packed import packed_layers
 
 
 @dataclass(slots=True)
@@ -44,7 +45,12 @@ def load_base(model: ModelSettings, hardware: HardwareSettings) -> Loaded:
     if hardware.threads is not None:
         torch.set_num_threads(hardware.threads)
     loaded = load(
-        model.name, dtype=hardware.dtype, device=hardware.device, trust_remote_code=model.trust_remote_code, revision=model.revision
+        model.name,
+        dtype=hardware.dtype,
+        device=hardware.device,
+        trust_remote_code=model.trust_remote_code,
+        revision=model.revision,
+        scheme=model.scheme,
     )
     if hardware.compile:
         for block in _blocks(loaded.model):
@@ -69,8 +75,9 @@ def tuned(loaded: Loaded, tuning: Tuning, *, seed: int) -> Policy:
 
 def sizes(policy: Policy) -> dict[str, int]:
     """Parameters in all, and those that move."""
-    every = [*policy.model.parameters(), *policy.heads.parameters()]
-    return {"parameters": sum(p.numel() for p in every), "trainable": sum(p.numel() for p in policy.trainable().values())}
+    packed = sum(layer.in_features * layer.out_features for layer in packed_layers(policy.model).values())
+    every = packed + sum(p.numel() for p in (*policy.model.parameters(), *policy.heads.parameters()))
+    return {"parameters": every, "trainable": sum(p.numel() for p in policy.trainable().values())}
 
 
 @torch.no_grad()

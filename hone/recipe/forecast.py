@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,8 +25,10 @@ from hone.plan.fit import Way, changes, fits, largest_batch, longest_context, se
 from hone.plan.headers import stored_tensors
 from hone.plan.layers import LORA, Adapters, adapters, largest, linears, total
 from hone.plan.machines import Machine
-from hone.plan.memory import Memory, Work, memory
+from hone.plan.memory import MOMENTS, Memory, Work, memory
 from hone.plan.shapes import ModelFacts, facts_of, model_facts, read_json
+from hone.recipe.quantised import automatic, kept_plain, share_in
+from hone.recipe.quantised import told as base_told
 from hone.train.settings import EvalSettings, OptimSettings, OutputSettings
 
 if TYPE_CHECKING:
@@ -113,7 +116,9 @@ class Aim(NamedTuple):
 
 def sections(raw: Mapping[str, Any]) -> tuple[dict[str, Any], Aim, list[str]]:
     """All settings with their defaults, as plain values; the aim; and why torch was needed, if it was. Raises C001 to C004."""
-    tuning = {"method": "lora", **raw.get("tuning", {})}
+    named = raw.get("tuning", {}).get("method", "auto")
+    method = "lora" if named == "auto" else named
+    tuning = {**raw.get("tuning", {}), "method": method}
     objective = {"name": "sft", **raw.get("objective", {})}
     known = (tuning["method"] == "full" and len(tuning) == 1) or (tuning["method"] == "lora" and set(tuning) <= {"method", *LORA})
     if objective["name"] in SINGLE and len(objective) == 1 and known and set(raw) <= {*PLAIN, "tuning", "objective", "seed"}:
@@ -262,15 +267,22 @@ def forecast(raw: Mapping[str, Any], wish: Wish, count: Count = count_tokens) ->
 
     `count` is `count_tokens`, or something that remembers what it said for the same data.
     """
-    settings, aim, notes = sections(raw)
     machine = wish.machine
+    raw, reasons = automatic(raw, machine.device)
+    settings, aim, notes = sections(raw)
     folder = model_folder(settings["model"]["name"], settings["model"]["revision"])
+    raw, reasons = kept_plain(raw, reasons, folder)
+    settings = settings | {"model": settings["model"] | {"quantise": raw["model"].get("quantise", "none")}}
     facts = known_facts(folder)
     data = parse(DataSettings, settings["data"], section="data")
     tokens, told = count(data, folder, context=facts.context, batch=settings["optim"]["batch_size"], exact=wish.exact, aim=aim)
     own, plain, linear, widest = sizes_of(settings, facts, folder)
+    share = share_in(settings, facts, folder)
+    told = [*told, *base_told(share, settings["model"]["name"], folder)]
     work = Work(
-        facts=facts, adapters=own, linear=linear, largest=widest, dtype=_dtype(settings["hardware"]["dtype"], facts, machine),
+        facts=facts, adapters=own, linear=share.numbers or linear, largest=widest, quantised=share.kind, packed=share.nbytes,
+        moments=MOMENTS[settings["optim"]["name"]],
+        dtype=_dtype(settings["hardware"]["dtype"], facts, machine),
         device=machine.device, samples=len(settings["eval"]["samples"]),
         sample_tokens=settings["eval"]["max_new_tokens"] + tokens.median,
     )  # fmt: skip
@@ -278,10 +290,10 @@ def forecast(raw: Mapping[str, Any], wish: Wish, count: Count = count_tokens) ->
     advice = [*fill_in(settings, Facts(tokens.rows, facts.hidden, started_at(settings["tuning"]["method"]), aim.pace)), *chosen.advice]
     settings, work = with_advice(settings, advice), chosen.work
     ok = fits(work, machine.usable)
-    options = changes(work, longest=tokens.worst, lora=plain, quantiser=False)
+    options = changes(work, longest=tokens.worst, lora=plain, quantiser=machine.device == "cuda" or find_spec("bitsandbytes") is not None)
     steps, time = _time(settings, tokens, work, wish)
     return Forecast(
-        settings=settings, reasons={one.key: one.reason for one in advice}, facts=facts, adapters=own, tokens=tokens, steps=steps,
+        settings=settings, reasons=reasons | {one.key: one.reason for one in advice}, facts=facts, adapters=own, tokens=tokens, steps=steps,
         machine=machine, work=work, memory=memory(work), fits=ok, ways=() if ok else tuple(ways(work, machine.usable, options)),
         largest_batch=largest_batch(work, machine.usable), longest_context=longest_context(work, machine.usable), time=time,
         disk=disk(facts, own, keep=settings["output"]["keep"], width=work.width), notes=(*notes, *told),

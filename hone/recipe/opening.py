@@ -16,6 +16,7 @@ from hone.models.settings import HardwareSettings, ModelSettings
 from hone.models.share import part, sharing
 from hone.models.tokens import load_tokenizer
 from hone.recipe.build import Opened, load_base, tuned
+from hone.recipe.quantised import quantised_as
 from hone.recipe.settings import resolve
 from hone.tuning import Tuning
 from hone.tuning.base import Untouched
@@ -92,7 +93,7 @@ def _open_adapter(folder: Path, hardware: HardwareSettings, load: Load) -> Opene
             where=str(folder),
             fix="set base_model_name_or_path in adapter_config.json",
         )
-    model = ModelSettings(name=base["name"])
+    model = ModelSettings(name=base["name"], **quantised_as(base))
     loaded = load(model, hardware)
     check_base(base, loaded.base, where=str(folder))
     opened = _adapted(loaded, tuning, folder, "auto")

@@ -59,13 +59,15 @@ def resolve(raw: Mapping[str, Any]) -> Recipe:
             raise HoneError("C002", f"there is no section '{section}'", where=section, fix=nearest(section, (*SECTIONS, *ALIASES)))
     raw, rollout = _online(raw)
     plain: dict[str, Any] = {name: parse(cls, raw.get(name, {}), section=name) for name, cls in PLAIN.items()}
-    method, tuning = _tagged(raw.get("tuning", {}), "method", "lora")
+    method, tuning = _tagged(raw.get("tuning", {}), "method", "auto")
+    method = "lora" if method == "auto" else method  # on which base, the machine decides: `hone.recipe.quantised`
     name, objective = _tagged(raw.get("objective", {}), "name", "sft")
     tuned = parse(METHODS[method], tuning, section=f"tuning ({method})")
     bound = find(name).bind(**objective)
     if plain["optim"].epochs is not None and plain["optim"].max_steps is not None:
         raise HoneError("C004", "optim.epochs and optim.max_steps contradict each other", where="optim", fix="keep one of the two")
     _check_online(bound, rollout)
+    _check_base(plain["model"], method, tuned)
     seed = parse(_Seed, {"seed": raw.get("seed", 42)}, section="seed").seed
     resolved = {key: _json(dataclasses.asdict(value)) for key, value in plain.items()}
     resolved["tuning"] = {"method": method} | _json(dataclasses.asdict(tuned))  # type: ignore[call-overload]
@@ -90,6 +92,17 @@ def _online(raw: Mapping[str, Any]) -> tuple[dict[str, Any], RolloutSettings | N
     if rollout.prompts is not None and data.setdefault("train", rollout.prompts) != rollout.prompts:
         raise HoneError("C069", "data.train and rollout.prompts name different prompts", where="rollout.prompts", fix="keep one of the two")
     return {**raw, "data": data}, rollout
+
+
+def _check_base(model: ModelSettings, method: str, tuning: Tuning) -> None:
+    """Quantised weights cannot move: C100 for a method that would move them, C136 for a setting that would do nothing."""
+    if model.quantise != "none" and tuning.about.artifact == "model":
+        what = f"tuning.method={method} moves the base's own weights, and model.quantise={model.quantise} keeps them in {model.scheme}"
+        fix = "keep tuning.method, with model.quantise=none | keep model.quantise, with tuning.method=lora"
+        raise HoneError("C100", what, where="tuning.method, model.quantise", fix=fix)
+    if model.double_quant is not None and model.quantise not in ("nf4", "fp4"):
+        what = f"model.double_quant is about 4-bit weights, and model.quantise is {model.quantise}: it would do nothing"
+        raise HoneError("C136", what, where="model.double_quant, model.quantise", fix="leave it out, or set model.quantise=nf4")
 
 
 def _check_online(objective: Objective, rollout: RolloutSettings | None) -> None:

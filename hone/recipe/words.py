@@ -9,7 +9,15 @@ from typing import Any
 from hone.core.errors import HoneError
 
 PRESETS = Path(__file__).parent / "presets"
-MAIN_FIELD = {"model": "name", "data": "train", "tuning": "method", "objective": "name", "output": "folder", "rollout": "prompts"}
+MAIN_FIELD = {
+    "model": "name",
+    "data": "train",
+    "tuning": "method",
+    "optim": "name",
+    "objective": "name",
+    "output": "folder",
+    "rollout": "prompts",
+}
 """`model=X` is short for `model.name=X`."""
 
 ALIASES = {
@@ -18,6 +26,7 @@ ALIASES = {
     "dataset": "data.train",
     "dataset_name": "data.train",
     "output_dir": "output.folder",
+    "optimizer": "optim.name",
     "learning_rate": "optim.learning_rate",
     "lr": "optim.learning_rate",
     "num_generations": "rollout.group_size",
@@ -60,6 +69,11 @@ ALIASES = {
     "save_total_limit": "output.keep",
     "logging_steps": "output.log_every",
     "report_to": "output.trackers",
+    "quantise": "model.quantise",
+    "quantize": "model.quantise",
+    "double_quant": "model.double_quant",
+    "bnb_4bit_quant_type": "model.quantise",
+    "bnb_4bit_use_double_quant": "model.double_quant",
     "torch_dtype": "hardware.dtype",
     "dtype": "hardware.dtype",
 }
@@ -69,10 +83,12 @@ SWITCHES = {"full_finetuning": "full", "use_dora": "dora"}
 """Switches of other tools -> the method that they mean; switched off, they mean lora."""
 
 
-MODES = ("full_finetuning", "load_in_4bit", "load_in_8bit", "load_in_16bit")
+BITS = {"load_in_4bit": ("nf4", "fp4"), "load_in_8bit": ("int8",), "load_in_16bit": ("none",)}
+"""Switches of other tools for the base's weights -> what model.quantise may then be, the default first. Off, they say nothing."""
+MODES = ("full_finetuning", *BITS)
 """Switches of which at most one may be on."""
-FULL = ("tuning.method", "full")
-"""How the first of them is asked for here."""
+WHOLE = ("full", "freeze")
+"""Methods that move the base's own weights, which must be plain for it."""
 
 
 def read(source: str | None, overrides: Iterable[str]) -> tuple[dict[str, Any], list[str]]:
@@ -93,6 +109,7 @@ def read(source: str | None, overrides: Iterable[str]) -> tuple[dict[str, Any], 
     for key, value in given:
         _put(raw, key, value, notes)
     _fold_batch(raw, notes)
+    _fold_qlora(raw, notes)
     return raw, notes
 
 
@@ -129,20 +146,30 @@ def _dotted(given: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
 
 
 def _one_mode(given: Iterable[tuple[str, Any]]) -> None:
-    """Full, 16-bit, 8-bit or 4-bit: raise C100 where two of the switches are on, naming both and the nearest runs that are legal."""
-    on = [key for key, value in dict(given).items() if (key.rpartition(".")[2] in MODES and value is True) or (key, value) == FULL]
-    if len(on) > 1:
+    """Full, 16-bit, 8-bit or 4-bit: raise C100 where nothing is all that is asked for, naming the keys and the runs that are legal."""
+    asked = {key: modes for key, value in dict(given).items() if (modes := _modes(key, value))}
+    if asked and not frozenset.intersection(*asked.values()):
+        on = list(asked)
         ways = " | ".join(f"keep {key}, without {', '.join(other for other in on if other != key)}" for key in on)
         raise HoneError("C100", f"{' and '.join(on)} contradict each other", where=", ".join(on), fix=ways)
 
 
+def _modes(key: str, value: Any) -> frozenset[str]:
+    """What a setting allows to be done with the base: full, none (16 bits), nf4, fp4, int8. Empty where it says nothing of it."""
+    last = key.rpartition(".")[2]
+    if last == "full_finetuning" or (key == "tuning.method" and value in WHOLE):
+        return frozenset(["full"] if value else [])
+    if last in BITS:
+        return frozenset(BITS[last] if value is True else [])
+    return frozenset([str(value)] if ALIASES.get(key, key) == "model.quantise" and value not in ("none", None) else [])
+
+
 def _put(raw: dict[str, Any], key: str, value: Any, notes: list[str]) -> None:
     """File a value under its section, whatever name people gave it."""
-    if key in ("load_in_4bit", "load_in_8bit"):
-        if value:
-            raise HoneError(
-                "C007", f"'{key}' asks for a quantised base, which this version does not train on yet", where=key, fix="leave it out"
-            )
+    if key.rpartition(".")[2] in BITS:
+        if value and raw.get("model", {}).get("quantise") not in BITS[key.rpartition(".")[2]]:
+            _put(raw, "model.quantise", BITS[key.rpartition(".")[2]][0], notes)
+            notes.append(f"{key} is called model.quantise={raw['model']['quantise']} here")
         return
     if key in SWITCHES:
         _put(raw, "tuning.method", SWITCHES[key] if value else "lora", notes)
@@ -179,6 +206,20 @@ def preset(name: str) -> dict[str, Any] | None:
 
     file = PRESETS / f"{name.replace('-', '_')}.yaml"
     return dict(yaml.safe_load(file.read_text("utf-8"))) if file.is_file() else None
+
+
+def _fold_qlora(raw: dict[str, Any], notes: list[str]) -> None:
+    """QLoRA is no method of its own: it is LoRA on a quantised base. Raises C100 where the base is to stay in 16 bits."""
+    tuning, model = raw.get("tuning"), raw.setdefault("model", {})
+    if not isinstance(tuning, dict) or tuning.get("method") != "qlora" or not isinstance(model, dict):
+        return
+    if model.setdefault("quantise", "nf4") == "none":
+        fix = "set tuning.method=lora for adapters on a 16-bit base, or leave model.quantise out"
+        raise HoneError(
+            "C100", "tuning.method=qlora and model.quantise=none contradict each other", where="tuning.method, model.quantise", fix=fix
+        )
+    tuning["method"] = "lora"
+    notes.append(f"qlora is called tuning.method=lora with model.quantise={model['quantise']} here")
 
 
 def _fold_batch(raw: dict[str, Any], notes: list[str]) -> None:

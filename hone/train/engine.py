@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hone.core.types import Batch, StepStat
 from hone.core.world import World
 from hone.models.policy import Policy
 from hone.objectives.base import Objective
-from hone.train.optim import Masters, adamw, embedding_factors
+from hone.train.optim import Masters, adamw, embedding_factors, moments, recall
 from hone.train.settings import OptimSettings
 from hone.train.shortage import is_shortage, smaller, within
 from hone.train.stats import step_statistics
@@ -174,19 +174,22 @@ class Engine:
         tensors: dict[str, Tensor] = {}
         for name, master in zip(self.names, self.masters, strict=True):
             tensors[f"param/{name}"] = master.detach()
-            for key, value in self.optimizer.state[master].items():
+            for key, value in moments(self.optimizer, master).items():
                 tensors[f"{key}/{name}"] = value
         return tensors | {f"tuning/{name}": tensor for name, tensor in self.policy.tuning.state(self.policy.model).items()}
 
     @torch.no_grad()
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """The inverse of `save`."""
-        self.optimizer.state.clear()
+        parts: dict[str, dict[str, Tensor]] = defaultdict(dict)
+        for place, tensor in tensors.items():
+            key, _, name = place.partition("/")
+            parts[name][key] = tensor
+        kept: dict[nn.Parameter, dict[str, Tensor]] = {}
         for name, master in zip(self.names, self.masters, strict=True):
-            master.copy_(tensors[f"param/{name}"])
-            moments = {key: tensors[f"{key}/{name}"].clone() for key in ("step", "exp_avg", "exp_avg_sq") if f"{key}/{name}" in tensors}
-            if moments:
-                self.optimizer.state[master] = moments
+            master.copy_(parts[name].pop("param"))
+            kept[master] = parts[name]
+        recall(self.optimizer, kept)
         self.masters.publish()
         for name, tensor in self.policy.tuning.state(self.policy.model).items():
             tensor.copy_(tensors[f"tuning/{name}"])

@@ -1,9 +1,11 @@
-"""The optimiser: AdamW on fp32 masters, and the learning-rate schedule as a pure function of the step."""
+"""The optimiser: AdamW on fp32 masters, its moments in 32 or 8 bits, and the learning-rate schedule as a function of the step."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from importlib.util import find_spec
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -58,10 +60,10 @@ class Masters:
         return [master.grad for master in self if master.grad is not None]
 
 
-def adamw(masters: Masters, optim: OptimSettings, factors: Iterable[float] | None = None) -> torch.optim.AdamW:
-    """Fused AdamW (arXiv 1711.05101); matrices decay, vectors do not. `factors` scale each master's learning rate.
+def adamw(masters: Masters, optim: OptimSettings, factors: Iterable[float] | None = None) -> torch.optim.Optimizer:
+    """AdamW (arXiv 1711.05101) by the name in `optim`; matrices decay, vectors do not. `factors` scale each master's learning rate.
 
-    Each group of the optimiser keeps its factor under "factor".
+    Each group of the optimiser keeps its factor under "factor". Raises M020 or M088 where the optimiser cannot run.
     """
     kinds: dict[tuple[bool, float], list[nn.Parameter]] = {}
     for master, factor in zip(masters, [1.0] * len(masters.pairs) if factors is None else factors, strict=True):
@@ -70,7 +72,49 @@ def adamw(masters: Masters, optim: OptimSettings, factors: Iterable[float] | Non
         {"params": kind, "weight_decay": optim.weight_decay if matrix else 0.0, "factor": factor}
         for (matrix, factor), kind in sorted(kinds.items(), key=lambda item: (not item[0][0], item[0][1]))
     ]
-    return torch.optim.AdamW(groups, lr=optim.learning_rate or 0.0, betas=(optim.beta1, optim.beta2), fused=True)
+    rate, betas = optim.learning_rate or 0.0, (optim.beta1, optim.beta2)
+    if optim.name == "adamw":
+        return torch.optim.AdamW(groups, lr=rate, betas=betas, fused=True)
+    check_optimiser(optim.name, next(iter(masters)).device)
+    import bitsandbytes
+
+    made = {"adamw_8bit": bitsandbytes.optim.AdamW8bit, "paged_adamw_8bit": bitsandbytes.optim.PagedAdamW8bit}[optim.name]
+    eight: torch.optim.Optimizer = made(groups, lr=rate, betas=betas)
+    return eight
+
+
+def check_optimiser(name: str, device: torch.device) -> None:
+    """Raise M088 for an 8-bit optimiser without bitsandbytes, M020 for a paged one without a GPU to page from."""
+    if name != "adamw" and find_spec("bitsandbytes") is None:
+        fix = "pip install 'hone-llm[quant]', or set optim.name=adamw"
+        raise HoneError("M088", f"optim.name={name} needs bitsandbytes, which is not installed", where="optim.name", fix=fix)
+    if name.startswith("paged") and device.type != "cuda":
+        what = f"optim.name={name} moves its moments out of a GPU's memory, and this run is on {device}"
+        raise HoneError("M020", what, where="optim.name", fix="set optim.name=adamw_8bit, which works here, or adamw")
+
+
+def moments(optimiser: torch.optim.Optimizer, master: nn.Parameter) -> dict[str, Tensor]:
+    """All that the optimiser remembers of a weight, as tensors; tables that are the same for all weights are left out."""
+    known = {key: value for key, value in optimiser.state[master].items() if not key.startswith("qmap")}
+    return {key: value if isinstance(value, Tensor) else torch.tensor(value) for key, value in known.items()}
+
+
+def recall(optimiser: torch.optim.Optimizer, kept: Mapping[nn.Parameter, Mapping[str, Tensor]]) -> None:
+    """The inverse of `moments`, for all weights. An 8-bit optimiser makes its state itself, tables and pages included."""
+    optimiser.state.clear()
+    own: Any = optimiser
+    for i, group in enumerate(optimiser.param_groups):
+        for j, master in enumerate(group["params"]):
+            known = kept.get(master)
+            if not known:
+                continue
+            if isinstance(optimiser, torch.optim.AdamW):
+                optimiser.state[master] = {key: value.clone() for key, value in known.items()}
+                continue
+            own.init_state(group, master, i, j)
+            state = optimiser.state[master]
+            for key, value in known.items():
+                state[key] = int(value) if key == "step" else state[key].copy_(value)
 
 
 def embedding_factors(model: nn.Module, moving: Mapping[str, nn.Parameter], optim: OptimSettings) -> list[float]:

@@ -13,6 +13,9 @@ from hone.core.config import settings
 class OptimSettings:
     """How weights move."""
 
+    name: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = "adamw"
+    """adamw keeps two moments of each weight in fp32; adamw_8bit (bitsandbytes) in 8 bits, a quarter of the memory; the paged one
+    also moves them out of a GPU's memory where that runs short."""
     learning_rate: Annotated[float, Gt(0), Lt(1)] | None = None
     """Peak learning rate. None lets the adviser choose: 2e-4 for adapters, 2e-5 for full tuning."""
     embedding_learning_rate: Annotated[float, Gt(0), Lt(1)] | None = None

@@ -19,6 +19,7 @@ from hone.core.errors import HoneError
 from hone.tuning import folder as adapter_folder
 from hone.tuning.base import METHODS, About, Beside, Tuning, replace
 from hone.tuning.lowrank import LowRank, weight_of
+from hone.tuning.packed import Packed, held, like
 from hone.tuning.shapes import Shapes, shape_of
 from hone.tuning.targets import choose
 
@@ -34,13 +35,13 @@ class SvdLinear(Beside):
     def __init__(self, base: nn.Module, rank: int, scale: float, generator: torch.Generator) -> None:
         super().__init__(base)
         outputs, inputs = shape_of(base)
-        weight = next(base.parameters())
-        dtype = torch.promote_types(weight.dtype, torch.float32)
+        near = like(base)
+        device, dtype = near["device"], torch.promote_types(near["dtype"], torch.float32)
         self.scale = scale
-        self.a = nn.Parameter(torch.empty(rank, inputs).normal_(0, 0.02, generator=generator).to(weight.device, dtype))
-        self.e = nn.Parameter(torch.zeros(rank, 1, device=weight.device, dtype=dtype))
-        self.b = nn.Parameter(torch.empty(outputs, rank).normal_(0, 0.02, generator=generator).to(weight.device, dtype))
-        self.register_buffer("kept", torch.ones(rank, dtype=torch.bool, device=weight.device), persistent=False)
+        self.a = nn.Parameter(torch.empty(rank, inputs).normal_(0, 0.02, generator=generator).to(device, dtype))
+        self.e = nn.Parameter(torch.zeros(rank, 1, device=device, dtype=dtype))
+        self.b = nn.Parameter(torch.empty(outputs, rank).normal_(0, 0.02, generator=generator).to(device, dtype))
+        self.register_buffer("kept", torch.ones(rank, dtype=torch.bool, device=device), persistent=False)
         for name in HALVES:
             for kind in ("mean", "doubt"):
                 self.register_buffer(f"{kind}_{name}", torch.zeros_like(self.get_parameter(name)), persistent=False)
@@ -48,10 +49,9 @@ class SvdLinear(Beside):
     def forward(self, x: Tensor) -> Any:
         if not self.active:
             return self.base(x)
-        weight, a = self.base.weight, self.a * self.e
-        assert isinstance(weight, Tensor)
-        if type(self.base) in (nn.Linear, Conv1D) and x.dtype == weight.dtype:
-            return LowRank.apply(x, weight_of(self.base), self.base.bias, a, self.b, self.scale)
+        weight, a = held(self.base), self.a * self.e
+        if isinstance(weight, Packed) or (type(self.base) in (nn.Linear, Conv1D) and x.dtype == weight.dtype):
+            return LowRank.apply(x, weight, self.base.bias, a, self.b, self.scale)
         return self.base(x) + self.scale * (x @ a.to(x.dtype).t()) @ self.b.to(x.dtype).t()
 
     def merged(self) -> nn.Module:

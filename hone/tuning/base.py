@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from hone.core.errors import HoneError
 from hone.core.registry import Registry
 from hone.tuning import folder as adapter_folder
+from hone.tuning.packed import unpack
 from hone.tuning.shapes import Shapes
 
 
@@ -132,8 +133,12 @@ class Tuning:
 
     @torch.no_grad()
     def merge(self, model: nn.Module) -> None:
-        """Fold what was learned into plain weights, leaving a model without our modules. Raises M040 where that is impossible."""
+        """Fold what was learned into plain weights, leaving a model without our modules; packed weights are unpacked first.
+
+        Raises M040 where that is impossible.
+        """
         self.check_merge(model)
+        unpack(model)
         for _ in replace(model, lambda _, m: isinstance(m, Beside), lambda _, m: _merged(m)):
             pass
 

@@ -14,6 +14,7 @@ from torch.nn.functional import layer_norm, linear
 from hone.core.config import settings
 from hone.core.errors import HoneError
 from hone.tuning.base import METHODS, About, Beside, Tuning, replace
+from hone.tuning.packed import like
 from hone.tuning.shapes import Shapes, bias_of
 from hone.tuning.targets import ALL, choose
 
@@ -26,8 +27,8 @@ class Shifted(Beside):
 
     def __init__(self, base: nn.Module, size: int) -> None:
         super().__init__(base)
-        weight = next(base.parameters())
-        self.bias = nn.Parameter(torch.zeros(size, device=weight.device, dtype=torch.promote_types(weight.dtype, torch.float32)))
+        near = like(base)
+        self.bias = nn.Parameter(torch.zeros(size, device=near["device"], dtype=torch.promote_types(near["dtype"], torch.float32)))
 
     def forward(self, x: Tensor) -> Any:
         base = self.base

@@ -16,6 +16,7 @@ from hone.core.errors import HoneError
 from hone.core.registry import nearest
 from hone.tuning import folder as adapter_folder
 from hone.tuning.base import METHODS, About, Tuning
+from hone.tuning.packed import packed_layers
 from hone.tuning.shapes import Shapes
 
 PROMPTS = {"PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "CPT", "CARTRIDGE", "ADAPTION_PROMPT"}
@@ -36,6 +37,9 @@ class Peft(Tuning):
 
     def attach(self, model: nn.Module, *, seed: int) -> None:
         peft = _peft()
+        if packed_layers(model):
+            what = f"peft's '{self.kind}' changes plain weights, and this base is quantised"
+            raise HoneError("M099", what, where="tuning.method", fix="train with tuning.method=lora, or set model.quantise=none")
         model.requires_grad_(False)
         with torch.random.fork_rng():
             torch.manual_seed(seed)

@@ -9,13 +9,13 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
 from hone.core.config import settings
 from hone.tuning import peft_io
 from hone.tuning.base import METHODS, About
 from hone.tuning.lora import Lora
-from hone.tuning.lowrank import LoraLinear, LowRank, weight_of
+from hone.tuning.lowrank import LoraLinear, LowRank, dense_weight, weight_of
+from hone.tuning.packed import held, like, product
 from hone.tuning.shapes import Shapes, bias_of
 from hone.tuning.starts import Start
 
@@ -28,7 +28,7 @@ class DoraLinear(LoraLinear):
 
     def __init__(self, base: nn.Module, start: Start, *, scale: float, dropout: float = 0.0) -> None:
         super().__init__(base, start, scale=scale, dropout=dropout)
-        square_O = weight_of(base).detach().to(self.a.dtype).square().sum(1)
+        square_O = dense_weight(base).to(self.a.dtype).square().sum(1)
         self.register_buffer("square", square_O, persistent=False)
         self._known: tuple[tuple[int, int], Tensor] | None = None
         self.magnitude = nn.Parameter(self.length().clone())
@@ -36,17 +36,17 @@ class DoraLinear(LoraLinear):
     def forward(self, x: Tensor) -> Any:
         if not self.active:
             return self.base(x)
-        weight_OI, bias_O = weight_of(self.base), bias_of(self.base)
+        weight, bias_O = held(self.base), bias_of(self.base)
         turn_O = (self.magnitude / self.length()).to(x.dtype)
         a, b = self.pair()
         if self.drops:
             dropped = self.dropout(x)
             low = self.scale * (dropped @ a.to(x.dtype).t()) @ b.to(x.dtype).t()
-            return self.base(x) + (turn_O - 1) * linear(dropped, weight_OI) + turn_O * low
+            return self.base(x) + (turn_O - 1) * product(dropped, weight) + turn_O * low
         if self.simple(x):
-            y = LowRank.apply(x, weight_OI, None, a, b, self.scale) * turn_O
+            y = LowRank.apply(x, weight, None, a, b, self.scale) * turn_O
         else:
-            y = (linear(x, weight_OI) + self.scale * (x @ a.to(x.dtype).t()) @ b.to(x.dtype).t()) * turn_O
+            y = (product(x, weight) + self.scale * (x @ a.to(x.dtype).t()) @ b.to(x.dtype).t()) * turn_O
         return y if bias_O is None else y + bias_O
 
     @torch.no_grad()
@@ -57,8 +57,7 @@ class DoraLinear(LoraLinear):
         if writing and self._known is not None and self._known[0] == version:
             return self._known[1]
         a, b = self.pair()
-        weight_OI = weight_of(self.base)
-        crossed_OR = (weight_OI @ a.to(weight_OI.dtype).t()).to(b.dtype)
+        crossed_OR = product(a.to(like(self.base)["dtype"]), held(self.base)).t().to(b.dtype)
         square_O = self.get_buffer("square") + 2 * self.scale * (crossed_OR * b).sum(1) + self.scale**2 * ((b @ (a @ a.t())) * b).sum(1)
         found = square_O.clamp(min=0).sqrt()
         self._known = (version, found) if writing else None

@@ -12,7 +12,7 @@ from hone.core.config import settings
 from hone.core.errors import HoneError
 from hone.core.registry import nearest
 from hone.tuning.base import METHODS, About
-from hone.tuning.full import Full
+from hone.tuning.full import Full, check_plain
 from hone.tuning.shapes import Shapes
 from hone.tuning.targets import block_of, is_inside, matches
 
@@ -34,6 +34,7 @@ class Freeze(Full):
     """What else moves: names of modules or parameters, or patterns, such as lm_head, embed_tokens, norm or .*layernorm.*"""
 
     def attach(self, model: nn.Module, *, seed: int) -> None:
+        check_plain(model, "freeze")
         moving = set(self._moving(Shapes.of(model)))
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name in moving)

@@ -13,6 +13,7 @@ from torch import nn
 from hone.core.config import settings
 from hone.core.errors import HoneError
 from hone.tuning.base import METHODS, About, Tuning
+from hone.tuning.packed import packed_layers
 from hone.tuning.shapes import Shapes
 
 
@@ -20,6 +21,13 @@ def base_moved() -> HoneError:
     """For methods that move the base's own weights."""
     what = "this method moves the base weights, so the base cannot be shown by stepping aside"
     return HoneError("M011", what, where="tuning.method", fix="load the base model beside it")
+
+
+def check_plain(model: nn.Module, name: str) -> None:
+    """Raise M099 where weights that are to move are quantised."""
+    if packed_layers(model):
+        what = f"tuning.method={name} moves the base's own weights, and this base is quantised"
+        raise HoneError("M099", what, where="tuning.method", fix="set tuning.method=lora, or model.quantise=none with a 16-bit model")
 
 
 @METHODS.add("full")
@@ -34,6 +42,7 @@ class Full(Tuning):
     )
 
     def attach(self, model: nn.Module, *, seed: int) -> None:
+        check_plain(model, "full")
         model.requires_grad_(True)
 
     def count(self, shapes: Shapes) -> int:

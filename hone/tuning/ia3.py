@@ -18,6 +18,7 @@ from hone.core.errors import HoneError
 from hone.tuning import folder as adapter_folder
 from hone.tuning.base import METHODS, About, Beside, Tuning, replace
 from hone.tuning.lowrank import weight_of
+from hone.tuning.packed import like
 from hone.tuning.shapes import Shapes, shape_of
 from hone.tuning.targets import choose, matches
 
@@ -41,10 +42,10 @@ class Scaled(Beside):
     def __init__(self, base: nn.Module, *, inner: bool) -> None:
         super().__init__(base)
         outputs, inputs = shape_of(base)
-        weight = next(base.parameters())
+        near = like(base)
         self.inner = inner
-        dtype = torch.promote_types(weight.dtype, torch.float32)
-        self.factor = nn.Parameter(torch.ones(inputs if inner else outputs, device=weight.device, dtype=dtype))
+        dtype = torch.promote_types(near["dtype"], torch.float32)
+        self.factor = nn.Parameter(torch.ones(inputs if inner else outputs, device=near["device"], dtype=dtype))
 
     def forward(self, x: Tensor) -> Any:
         if not self.active:

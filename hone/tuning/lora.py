@@ -21,7 +21,8 @@ from hone.core.errors import HoneError
 from hone.tuning import peft_io, rows, starts, whole
 from hone.tuning.base import METHODS, About, Beside, Tuning, replace
 from hone.tuning.lowrank import LoraEmbedding, LoraLinear, Part, dense_weight, embedding_start
-from hone.tuning.shapes import Shapes
+from hone.tuning.packed import Packed, like
+from hone.tuning.shapes import Shapes, shape_of
 from hone.tuning.targets import ALL, choose
 
 
@@ -134,7 +135,10 @@ class Lora(Tuning):
         rank, scale = self.rank_at(path), self.scale_at(path)
         if isinstance(base, nn.Embedding):
             return LoraEmbedding(base, embedding_start(rank, base.weight, generator), scale=scale)
-        return self.linear_part(base, starts.start(self.init, dense_weight(base), rank, scale, generator), scale)
+        if self.init == "loftq" and isinstance(base, Packed):
+            return self.linear_part(base, starts.making_up(base, rank, scale), scale)
+        weight_OI = dense_weight(base) if self.init in starts.READING else torch.empty(shape_of(base), **like(base))
+        return self.linear_part(base, starts.start(self.init, weight_OI, rank, scale, generator), scale)
 
     def linear_part(self, base: nn.Module, start: starts.Start, scale: float) -> LoraLinear:
         """The module that takes a linear layer's place."""
@@ -172,7 +176,8 @@ class Lora(Tuning):
             "modules_to_save": whole.whole_paths(model) or None,
             "trainable_token_indices": rows.row_config(model),
         }
-        rounded = {"rounded": "nf4"} if self.init == "loftq" else {}
+        rounding = self.init == "loftq" and not any(isinstance(part.base, Packed) for part in found.values())
+        rounded = {"rounded": "nf4"} if rounding else {}
         peft_io.save_adapter(
             folder,
             {path: part.pair() for path, part in found.items()},

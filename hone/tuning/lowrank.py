@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from hone.tuning.base import Beside
-from hone.tuning.shapes import bias_of, shape_of
+from hone.tuning.packed import Held, Packed, held, like, opened
+from hone.tuning.shapes import bias_of
 from hone.tuning.starts import Start
 
 Pair = tuple[Tensor, Tensor]
@@ -22,28 +23,30 @@ Pair = tuple[Tensor, Tensor]
 class LowRank(torch.autograd.Function):
     """y = x W' + bias + scale (x A') B' with a frozen W: two skinny products more than the plain layer, no copies.
 
-    Its plain twin is the expression above under autograd; a test holds them together.
+    A packed W is unpacked for each of the two products with it, and never kept. Its plain twin is the expression above under
+    autograd; a test holds them together.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight_OI: Tensor, bias_O: Tensor | None, a_RI: Tensor, b_OR: Tensor, scale: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Held, bias_O: Tensor | None, a_RI: Tensor, b_OR: Tensor, scale: float) -> Tensor:
         x_TI = x.reshape(-1, x.shape[-1])
         down_TR = x_TI @ a_RI.to(x.dtype).t()
-        y_TO = torch.nn.functional.linear(x_TI, weight_OI, bias_O)
+        y_TO = torch.nn.functional.linear(x_TI, opened(weight, x.dtype), bias_O)
         y_TO.addmm_(down_TR, b_OR.to(x.dtype).t(), alpha=scale)
-        ctx.save_for_backward(x_TI, weight_OI, a_RI, b_OR, down_TR)
-        ctx.scale = scale
+        ctx.packed, ctx.scale = (weight, scale) if isinstance(weight, Packed) else (None, scale)
+        ctx.save_for_backward(x_TI, a_RI, b_OR, down_TR, *(() if isinstance(weight, Packed) else (weight,)))
         return y_TO.view(*x.shape[:-1], -1)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        x_TI, weight_OI, a_RI, b_OR, down_TR = ctx.saved_tensors
+        x_TI, a_RI, b_OR, down_TR, *kept = ctx.saved_tensors
         grad_TO = grad.reshape(-1, grad.shape[-1])
         d_down_TR = (grad_TO @ b_OR.to(grad.dtype)).mul_(ctx.scale)
         d_b = (grad_TO.t() @ down_TR).to(b_OR.dtype).mul_(ctx.scale)
         d_a = (d_down_TR.t() @ x_TI).to(a_RI.dtype)
         d_x = None
         if ctx.needs_input_grad[0]:
+            weight_OI = opened(kept[0] if kept else ctx.packed, grad.dtype)
             d_x = (grad_TO @ weight_OI).addmm_(d_down_TR, a_RI.to(grad.dtype)).view(*grad.shape[:-1], -1)
         return d_x, None, None, d_a, d_b, None
 
@@ -91,16 +94,15 @@ class LoraLinear(Part):
     def __init__(self, base: nn.Module, start: Start, *, scale: float, dropout: float = 0.0) -> None:
         super().__init__(base, start, scale=scale)
         self.dropout = nn.Dropout(dropout)
-        if start.rounded_OI is not None:
-            weight = weight_of(base)
-            weight.data.copy_(start.rounded_OI)
+        if start.rounded_OI is not None and not isinstance(base, Packed):
+            weight_of(base).data.copy_(start.rounded_OI)
 
     def forward(self, x: Tensor) -> Any:
         if not self.active:
             return self.base(x)
         a, b = self.pair()
         if self.simple(x) and not self.drops:
-            return LowRank.apply(x, weight_of(self.base), bias_of(self.base), a, b, self.scale)
+            return LowRank.apply(x, held(self.base), bias_of(self.base), a, b, self.scale)
         down = self.dropout(x) @ a.to(x.dtype).t()
         return self.base(x) + self.scale * (down @ b.to(x.dtype).t())
 
@@ -109,7 +111,9 @@ class LoraLinear(Part):
         return self.training and self.dropout.p > 0
 
     def simple(self, x: Tensor) -> bool:
-        """Whether the base is a plain frozen matrix of the input's type."""
+        """Whether the base is a frozen matrix of the input's type, or unpacks into one."""
+        if isinstance(self.base, Packed):
+            return True
         weight = self.base.weight
         assert isinstance(weight, Tensor)
         return type(self.base) in (nn.Linear, Conv1D) and not weight.requires_grad and x.dtype == weight.dtype
@@ -153,16 +157,15 @@ class LoraEmbedding(Part):
 
 
 def weight_of(layer: nn.Module) -> Tensor:
-    """The weight as (outputs, inputs): a view, also for GPT-2's Conv1D, which stores it the other way round."""
-    weight = layer.weight
-    assert isinstance(weight, Tensor)
-    return weight.t() if isinstance(layer, Conv1D) else weight
+    """The weight as (outputs, inputs): a view that can be written into. A packed layer has none: it is unpacked first."""
+    weight = held(layer)
+    assert isinstance(weight, Tensor), "a packed weight cannot be written into"
+    return weight
 
 
 def dense_weight(layer: nn.Module) -> Tensor:
-    """The same, for reading; a quantised weight comes as it is stored, with integers."""
-    weight = weight_of(layer).detach()
-    return weight if weight.shape == shape_of(layer) else weight.new_empty(shape_of(layer))
+    """The same, for reading; a packed one is unpacked once, in at least fp32."""
+    return opened(held(layer), torch.promote_types(like(layer)["dtype"], torch.float32)).detach()
 
 
 def embedding_start(rank: int, table_VD: Tensor, generator: torch.Generator) -> Start:

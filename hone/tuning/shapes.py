@@ -10,6 +10,8 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 from transformers.pytorch_utils import Conv1D
 
+from hone.tuning.packed import packed_layers
+
 
 @dataclass(frozen=True, slots=True)
 class Shapes:
@@ -20,7 +22,7 @@ class Shapes:
     biases: dict[str, int]
     """Path of a module -> size of its bias, head left out."""
     parameters: dict[str, tuple[int, ...]]
-    """Name -> shape of every parameter, tied ones once."""
+    """Name -> shape of every parameter, tied ones once; packed weights as they are when unpacked."""
     paths: frozenset[str]
     """Every module."""
     head: str
@@ -44,11 +46,12 @@ class Shapes:
         head_size = options.get("head_dim") or text.hidden_size // heads
         output = model.get_output_embeddings()  # type: ignore[operator]
         embedding = model.get_input_embeddings()  # type: ignore[operator]
+        packed = {f"{path}.weight": shape_of(layer) for path, layer in packed_layers(model).items()}
         inner = {name: module for name, module in model.named_modules() if module is not output}
         return cls(
             linears={name: shape_of(module) for name, module in inner.items() if isinstance(module, nn.Linear | Conv1D)},
             biases={name: module.bias.numel() for name, module in inner.items() if has_bias(module)},
-            parameters={name: tuple(parameter.shape) for name, parameter in model.named_parameters()},
+            parameters={name: tuple(parameter.shape) for name, parameter in model.named_parameters()} | packed,
             paths=frozenset(name for name, _ in model.named_modules() if name),
             head=next((name for name, module in model.named_modules() if module is output), ""),
             embedding=next((name for name, module in model.named_modules() if module is embedding), ""),

@@ -16,8 +16,11 @@ import torch
 from torch import Tensor
 
 from hone.core.errors import HoneError
+from hone.tuning.packed import Packed
 
 Kind = Literal["default", "gaussian", "pissa", "olora", "loftq"]
+READING = ("pissa", "olora", "loftq")
+"""Those that read the weight itself."""
 NF4 = (
     -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635, -0.18477343022823334,
     -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224,
@@ -78,6 +81,21 @@ def loftq(weight_OI: Tensor, rank: int, scale: float, *, quantise: Callable[[Ten
         rounded = (quantise or nf4)(weight_OI - scale * b_OR @ a_RI)
         a_RI, b_OR = _factors(weight_OI - rounded, rank, scale)
     return Start(a_RI, b_OR, rounded_OI=rounded)
+
+
+def making_up(layer: Packed, rank: int, scale: float) -> Start:
+    """A and B that hold what the packing of a layer has lost; its weight is read once more from where it came from.
+
+    Raises M042 where it came packed, so that nobody knows what was lost.
+    """
+    if layer.original is None or rank > min(layer.in_features, layer.out_features):
+        what = "tuning.init=loftq makes up for what quantisation loses, but " + (
+            "this model came quantised, and its 16-bit weights are not here" if layer.original is None else f"rank {rank} is too large"
+        )
+        raise HoneError("M042", what, where="tuning.init", fix="use tuning.init=default, or start from the 16-bit model")
+    dtype = torch.promote_types(layer.dtype, torch.float32)
+    found = loftq(layer.original().to(layer.device, dtype), rank, scale, quantise=lambda _: layer.dense(dtype))
+    return found._replace(rounded_OI=None)
 
 
 def _factors(matrix_OI: Tensor, rank: int, scale: float) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from hone.core.errors import HoneError
 from hone.core.registry import nearest
 from hone.tuning.base import Beside, replace
+from hone.tuning.packed import Packed
 from hone.tuning.shapes import Shapes
 from hone.tuning.targets import is_inside, matches
 
@@ -21,7 +22,7 @@ class Copied(Beside):
 
     def __init__(self, base: nn.Module) -> None:
         super().__init__(base)
-        self.copy = copy.deepcopy(base).requires_grad_(True)
+        self.copy = (base.plain() if isinstance(base, Packed) else copy.deepcopy(base)).requires_grad_(True)
 
     @property
     def current(self) -> nn.Module:

@@ -221,7 +221,7 @@ def test_special_tokens_that_do_not_fit_are_noted(copy_of: Copy) -> None:
         ({"model_type": "llava", "architectures": ["LlavaForConditionalGeneration"]}, "M006", "images"),
         ({"architectures": ["LlamaForSequenceClassification"]}, "M006", "LlamaForSequenceClassification"),
         ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "M006", "already quantised (gptq)"),
-        ({"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}, "M006", "already quantised (bitsandbytes)"),
+        ({"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}, "M089", "no quantised weight"),
         ({"model_type": "lama"}, "M014", "no architecture 'lama'"),
         ({"model_type": ...}, "M014", "no architecture ''"),
         ({"hidden_size": "32"}, "M013", "hidden_size = '32'"),

@@ -112,7 +112,7 @@ def test_ways_are_legal_cheapest_first_and_really_fit() -> None:
     found = ways(full, capacity, changes(full, longest=2048, lora=plain, quantiser=True))
     assert found and [way.cost for way in found] == sorted(way.cost for way in found)
     assert all(way.peak * (1 + RESERVE) <= capacity for way in found)
-    assert all("tuning.method" in way.settings or "model.load_in_4bit" in way.settings for way in found)
+    assert all("tuning.method" in way.settings or "model.quantise" in way.settings for way in found)
     assert ways(full, 10**9, changes(full, longest=2048, lora=plain, quantiser=True)) == []
 
 

@@ -84,7 +84,7 @@ def test_every_alias_names_a_setting_that_exists() -> None:
         ("C001", "gradient_accumulation_steps=0", "batch"),
         ("C003", "tuning=lorra", "lora"),
         ("C005", "fresh", "name=value"),
-        ("C007", "load_in_4bit=true", "load_in_4bit"),
+        ("C136", "double_quant=true", "model.double_quant"),
         ("C002", "objective.beta=1", "focus"),
     ],
 )

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from hone.core.types import Sequence
-from hone.data.batching import micro_batches
+from hone.data.batching import micro_batches, pack
 from hone.data.offline import Offline
 from hone.objectives import OBJECTIVES
 from hone.train.engine import Engine, Stopped
@@ -172,3 +172,29 @@ def test_a_run_stopped_and_taken_up_again_repeats_its_dropout() -> None:
     plain = Losses(1)
     train(engine(Lora(rank=2)), source, SFT, (plain,), seed=3)
     assert plain.seen[0] != whole.seen[0], "dropout did nothing"
+
+
+@pytest.mark.parametrize("name", ["adamw", "adamw_8bit"])
+def test_an_optimiser_taken_up_again_goes_on_bit_for_bit(name: str) -> None:
+    if name != "adamw":
+        pytest.importorskip("bitsandbytes", reason="8-bit moments are bitsandbytes'")
+    optim = OptimSettings(name=name, learning_rate=1e-2)  # type: ignore[arg-type]
+    batch = pack(nets.singles(4))
+
+    def engine() -> Engine:
+        return Engine(nets.policy(nets.llama, Lora(rank=64, targets=("up_proj",))), optim)
+
+    def steps(one: Engine, count: int) -> None:
+        for _ in range(count):
+            tally = one.forward_backward([batch], OBJECTIVES["sft"])
+            one.step(1e-2, one.gradient_norm(tally))
+
+    whole, first, second = engine(), engine(), engine()
+    steps(whole, 4)
+    steps(first, 2)
+    second.load({key: tensor.clone() for key, tensor in first.save().items()})
+    steps(second, 2)
+    ours, theirs = second.save(), whole.save()
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
+    kinds = {tensor.dtype for key, tensor in ours.items() if key.startswith("state1/")}
+    assert kinds == (set() if name == "adamw" else {torch.uint8, torch.float32}), "small matrices keep wide moments"

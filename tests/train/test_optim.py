@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from hone.train.optim import Masters, adamw, rate_at
+from hone.core.errors import HoneError
+from hone.plan.memory import MOMENTS
+from hone.train.optim import Masters, adamw, moments, rate_at
 from hone.train.settings import OptimSettings
 
 SCHEDULES = ("linear", "cosine", "constant")
@@ -114,3 +116,30 @@ def test_adamw_equals_the_equations_of_the_paper() -> None:
         optimizer.step()
     for parameter, (value, _, _) in zip((matrix, vector), expected, strict=True):
         assert (parameter.double() - value).abs().max() < 1e-6
+
+
+def test_eight_bit_moments_go_the_way_of_the_wide_ones() -> None:
+    pytest.importorskip("bitsandbytes", reason="8-bit moments are bitsandbytes'")
+    found = {}
+    for name in ("adamw", "adamw_8bit"):
+        torch.manual_seed(0)
+        matrix = nn.Parameter(torch.randn(64, 128))
+        goal, start = torch.randn(64, 128), matrix.detach().clone()
+        masters = Masters([matrix])
+        optimiser = adamw(masters, optim(name=name))
+        optimiser.param_groups[0]["lr"] = 1e-2
+        for _ in range(30):
+            matrix.grad = matrix.detach() - goal
+            optimiser.step()
+        found[name] = matrix.detach() - start
+        taken = sum(t.numel() * t.element_size() for t in moments(optimiser, matrix).values())
+        assert taken / matrix.numel() == pytest.approx(MOMENTS[name], abs=2e-3)
+    far = (found["adamw"] - found["adamw_8bit"]).norm() / found["adamw"].norm()
+    assert 0 < far < 0.05
+
+
+def test_a_paged_optimiser_wants_a_gpu() -> None:
+    pytest.importorskip("bitsandbytes", reason="8-bit moments are bitsandbytes'")
+    with pytest.raises(HoneError, match="adamw_8bit") as fault:
+        adamw(Masters([nn.Parameter(torch.zeros(2, 2))]), optim(name="paged_adamw_8bit"))
+    assert fault.value.code == "M020"

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from hone.models.kernels.norm import FusedRmsNorm
 from hone.models.kernels.swiglu import FusedGatedMlp
+from hone.tuning.packed import Packed, like
 
 
 @torch.no_grad()
@@ -40,7 +41,8 @@ def _norm(module: nn.Module) -> nn.Module | None:
 def _mlp(module: nn.Module) -> nn.Module | None:
     children = dict(module.named_children())
     parts = [children.get(name) for name in ("gate_proj", "up_proj", "down_proj")]
-    if not all(type(part) is nn.Linear for part in parts) or not children.keys() <= {"gate_proj", "up_proj", "down_proj", "act_fn"}:
+    fit = all(type(part) is nn.Linear or isinstance(part, Packed) for part in parts)
+    if not fit or not children.keys() <= {"gate_proj", "up_proj", "down_proj", "act_fn"}:
         return None
     gate, up, down = parts
     assert gate is not None and up is not None and down is not None
@@ -48,11 +50,12 @@ def _mlp(module: nn.Module) -> nn.Module | None:
 
 
 def _same(old: nn.Module, new: nn.Module) -> bool:
-    weight = next(old.parameters())
-    if weight.device.type == "meta" or not weight.is_floating_point():
+    first = next(iter(new.children()), new)
+    near, width = like(first), first.in_features if isinstance(first, nn.Linear) else next(first.parameters()).shape[-1]
+    if near["device"].type == "meta" or not near["dtype"].is_floating_point:
         return False
     generator = torch.Generator().manual_seed(0)
-    x: Tensor = torch.randn(1, 4, weight.shape[-1], generator=generator).to(weight.device, weight.dtype)
+    x: Tensor = torch.randn(1, 4, width, generator=generator).to(**near)
     before, after = old(x).float(), new(x).float()
-    tolerance = 1e-5 if torch.finfo(weight.dtype).bits >= 32 else 3e-2
+    tolerance = 1e-5 if torch.finfo(near["dtype"]).bits >= 32 else 3e-2
     return bool((before - after).norm() <= tolerance * before.norm())

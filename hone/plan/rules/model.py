@@ -76,7 +76,8 @@ def documents_into_an_instruct_model(case: Case) -> Found | None:
 
 @rule("C137", "error", source=GUIDE)
 def already_quantised(case: Case) -> Found | None:
-    """A model that is stored in 4 bits is trained as one."""
-    if case.quantised is None or case["model.load_in_4bit"] or case["model.load_in_8bit"] or case["model.quantise"]:
+    """Of a model that is stored in 4 or 8 bits the weights cannot move, and only bitsandbytes' can be computed with here."""
+    if case.quantised is None or (case.quantised == "bitsandbytes" and case.method not in ("full", "freeze")):
         return None
-    return Found(f"the weights are stored as {case.quantised}: name the model that they were made from, or ask for a quantised base")
+    change = {"tuning.method": "lora"} if case.quantised == "bitsandbytes" else {}
+    return Found(f"the weights are stored quantised ({case.quantised}): train adapters, or the model that they were made from", change)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -20,17 +19,16 @@ from hone.core.world import World
 from hone.data.chat import ChatTemplate
 from hone.data.prepare import Prepared
 from hone.eval.heldout import HeldOut
-from hone.models.dtype import choose_device
 from hone.models.load import Loaded
 from hone.models.policy import Policy
 from hone.models.recompute import recompute_blocks
 from hone.recipe.advised import advised
+from hone.recipe.based import based, remembered
 from hone.recipe.build import tuned
 from hone.recipe.certificate import certify
 from hone.recipe.feed import Feed, check_data, feed
 from hone.recipe.hooks import Samples, ShowProgress, Track
 from hone.recipe.papers import settings_of, write_papers
-from hone.recipe.quantised import automatic, check_base, kept_plain, small_files
 from hone.recipe.rehearsing import Stage, rehearsal
 from hone.recipe.settings import Recipe, resolve
 from hone.recipe.stores import Stores
@@ -44,10 +42,8 @@ from hone.train.health import Health
 from hone.train.hooks import PAUSED, Checkpoints, Evaluate, Interrupt, Metrics, Shortage, Until, Watch
 from hone.train.lock import run_lock
 from hone.train.loop import Hook, State, train
-from hone.train.optim import check_optimiser
 from hone.train.resume import check_resume
 from hone.train.stopping import Stopper, stopping
-from hone.tuning.base import name_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +88,7 @@ def prepare_run(raw: Mapping[str, Any], console: Console, stores: Stores | None 
     """
     stores = stores or Stores()
     world, folder = World.join(), folder_of(resolve(raw))
-    raw, reasons = _based(_remembered(raw, folder))
+    raw, reasons = based(remembered(raw, folder))
     recipe = resolve(raw)
     if world.main:
         check_output(folder, 0)
@@ -102,34 +98,10 @@ def prepare_run(raw: Mapping[str, Any], console: Console, stores: Stores | None 
     template = ChatTemplate.of(loaded.tokenizer, recipe.data.template)
     prepared = stores.prepare(recipe, loaded, template)
     recipe = advised(raw, recipe, prepared, loaded, template)
-    prepared = prepared_for(recipe, loaded, template)
-    recipe = advised(raw, recipe, prepared, loaded)
     recipe.resolved["reasons"] = reasons | recipe.resolved["reasons"]
     recompute_blocks(loaded.model, recipe.hardware.recompute == "always")
     policy = tuned(loaded, recipe.tuning, seed=recipe.seed).grow(recipe.objective.needs)
     return Run(recipe, folder, loaded, template, prepared, policy, Events(folder if world.main else None), world, console)
-
-
-def _based(raw: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-    """The method and the base's bits, chosen where they were left open, with the reasons; checked before anything is loaded."""
-    asked = resolve(raw)
-    small = small_files(asked.model)
-    device = choose_device(asked.hardware.device)
-    check_optimiser(asked.optim.name, device)
-    found, reasons = kept_plain(*automatic(raw, device.type), small)
-    check_base(name_of(asked.tuning), asked.tuning.about.artifact == "model", small)
-    return found, reasons
-
-
-def _remembered(raw: Mapping[str, Any], folder: Path) -> Mapping[str, Any]:
-    """What an earlier start of this run chose by the machine, which may be another today: type, bits and micro-batches."""
-    file = folder / "resolved.json"
-    if not file.is_file():
-        return raw
-    before = json.loads(file.read_text("utf-8"))
-    kept = {key: before["hardware"][key] for key in ("dtype", "token_budget", "recompute") if key in before["hardware"]}
-    bits = {key: before["model"][key] for key in ("quantise", "double_quant") if key in before["model"]}
-    return with_settings(raw, hardware=kept | dict(raw.get("hardware", {})), model=bits | dict(raw.get("model", {})))
 
 
 @dataclass(frozen=True, slots=True)

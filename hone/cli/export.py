@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def command(
     run: Annotated[str, typer.Argument(help="Run folder, adapter, model folder or hub id.")],
     to: Annotated[list[str], typer.Option("--to", help="adapter, merged, gguf ...; several with commas. `hone list exports` tells all.")],
-    quant: Annotated[str | None, typer.Option(help="For merged: bf16, f16, f32, 4bit. For gguf: Q8_0, Q4_0, F16, Q4_K_M ...")] = None,
+    quant: Annotated[str | None, typer.Option(help="For merged: bf16, f16, f32, nf4, int8. For gguf: Q8_0, Q4_0, F16, Q4_K_M ...")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the artifacts; without it, export/ in the run.")] = None,
     repo: Annotated[str | None, typer.Option(help="For hub: OWNER/NAME.")] = None,
     private: Annotated[bool, typer.Option("--private", help="For hub: make the repository private.")] = False,

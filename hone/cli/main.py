@@ -47,6 +47,7 @@ VERBS = {
     "serve": Verb("hone.serve.command", "command", "Answer OpenAI clients with runs and models."),
     "eval": Verb("hone.cli.eval", "command", "Measure a run on data it has not seen."),
     "export": Verb("hone.cli.export", "command", "Take a model elsewhere: merged, GGUF, Ollama, vLLM, the hub."),
+    "quantise": Verb("hone.cli.quantise", "command", "A copy in 4 or 8 bits, uniform or dynamic."),
     "verify": Verb("hone.cli.verify", "command", "Is a copy of a model the one that was trained?"),
     "env": Verb("hone.cli.env", "command", "This machine: versions, devices, memory."),
     "explain": Verb("hone.cli.explain", "command", "What a code, a setting or a word means."),

@@ -35,12 +35,15 @@ class Adapter(FolderTarget):
         write_tokenizer(stage, source)
         for name in FILES:
             shutil.copyfile(source.adapter / name, stage / name)
-        served = f"vllm serve {base} --enable-lora --lora-modules {source.name}=./{word}"
+        note = f"it was trained on its base in {source.scheme}, which is what it fits: hone and peft quantise it again when asked to"
+        bits = " --quantization bitsandbytes" if source.scheme is not None else ""
+        served = f"vllm serve {base} --enable-lora{bits} --lora-modules {source.name}=./{word}"
         return Artifact(
             target="adapter",
             path=order.folder,
             what=f"An adapter for `{base}`.",
             commands=(f"hone chat {word}", served) if _is_lora(stage) else (f"hone chat {word}",),
+            notes=(note,) if source.scheme is not None else (),
         )
 
 

@@ -14,6 +14,7 @@ from hone.data.chat import ChatTemplate
 from hone.export.proof.diagnose import Verdict
 from hone.export.proof.golden import Golden
 from hone.export.tensors import Weights
+from hone.plan.packed import Scheme
 
 Checked = Verdict | str
 """What replaying the certificate has shown, or why it was not replayed."""
@@ -38,6 +39,8 @@ class Source:
     golden: Golden
     adapter: Path | None = None
     """Folder of the adapter in peft's format; None for a whole model."""
+    scheme: Scheme | None = None
+    """How the base was quantised for the training."""
     system: str | None = None
     """The system prompt that all of the training data had."""
     sampling: Mapping[str, Any] = field(default_factory=dict)

@@ -9,35 +9,43 @@ import torch
 from hone.core.errors import HoneError
 from hone.export.adapter import SLACK
 from hone.export.base import TARGETS, Artifact, Order
+from hone.export.packed import PackedWeights, paths_of
 from hone.export.papers import FolderTarget, write_config, write_tokenizer
+from hone.export.quantised import head_path
 from hone.export.shards import needed_bytes, write_weights
+from hone.export.tensors import Weights
+from hone.models.quantise import available
+from hone.plan.packed import Scheme, config_of
 
 DTYPES = {"bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32}
-FOUR_BIT = "4bit"
+PACKED = {"nf4": Scheme("nf4", double=True), "fp4": Scheme("fp4", double=True), "int8": Scheme("int8")}
+"""Quantised on the way, one matrix at a time, in bitsandbytes' layout."""
 
 
 @TARGETS.add("merged")
 class Merged(FolderTarget):
     """A whole model in safetensors. By default each tensor keeps the type that it has in the base."""
 
-    quants: tuple[str, ...] = ("as-base", *DTYPES, FOUR_BIT)
+    quants: tuple[str, ...] = ("as-base", *DTYPES, *PACKED)
 
     def needed(self, order: Order) -> int:
-        source, quant = order.source, order.quant
-        if quant == FOUR_BIT:
-            _bitsandbytes()
-        whole = needed_bytes(source.weights(), DTYPES.get(quant))
-        return SLACK + (2 * whole if quant == FOUR_BIT else whole)
+        quant = order.quant
+        if quant in PACKED:
+            _check_bitsandbytes(quant)
+        return SLACK + needed_bytes(written(order), DTYPES.get(quant))
 
     def fill(self, stage: Path, order: Order, hashes: dict[str, str]) -> Artifact:
         source, word = order.source, order.folder.name
         hashes |= write_model(stage, order)
-        bits = ", in 4 bits (NF4)" if order.quant == FOUR_BIT else ""
+        bits = f", in {PACKED[order.quant]}" if order.quant in PACKED else ""
+        rounded = f"the base was quantised to {source.scheme} for the training, so what is folded into are its rounded weights: beside the "
+        rounded += "change, they differ from those of the 16-bit base"
         return Artifact(
             target="merged",
             path=order.folder,
             what=f"A whole model: the trained change is folded into the base's weights{bits}.",
             commands=(f"hone chat {word}", f"vllm serve ./{word} --served-model-name {source.name}"),
+            notes=(rounded,) if source.scheme is not None else (),
         )
 
 
@@ -46,31 +54,20 @@ def write_model(stage: Path, order: Order) -> dict[str, str]:
     source, dtype = order.source, DTYPES.get(order.quant)
     weights = source.weights()
     kept = dtype or weights.dtype(weights.names()[0])
-    write_config(stage, source, str(kept).removeprefix("torch."))
+    quantised = config_of(PACKED[order.quant], head_path(source.base_folder)) if order.quant in PACKED else None
+    write_config(stage, source, str(kept).removeprefix("torch."), quantised=quantised)
     write_tokenizer(stage, source)
-    hashes = write_weights(stage, weights, dtype=dtype, tell=order.tell)
-    if order.quant == FOUR_BIT:
-        _four_bits(stage)
-        return {}
-    return hashes
+    return write_weights(stage, written(order), dtype=dtype, tell=order.tell)
 
 
-def _bitsandbytes() -> None:
-    try:
-        import bitsandbytes  # noqa: F401
-    except ImportError:
+def written(order: Order) -> Weights:
+    """The trained weights as they are to lie in the files."""
+    weights = order.source.weights()
+    scheme = PACKED.get(order.quant)
+    return weights if scheme is None else PackedWeights(weights, scheme, paths_of(order.source.base_folder, scheme))
+
+
+def _check_bitsandbytes(quant: str) -> None:
+    if not available():
         fix = "pip install 'hone-llm[quant]', or use --quant bf16, or --to gguf --quant Q4_K_M"
-        raise HoneError("F044", "4-bit weights are made by bitsandbytes, which is not installed", where="--quant 4bit", fix=fix) from None
-
-
-def _four_bits(folder: Path) -> None:
-    """Read the merged model into NF4 with double quantisation, and save it in the place of the wide one."""
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
-
-    quantised = BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.bfloat16
-    )
-    model = AutoModelForCausalLM.from_pretrained(folder, quantization_config=quantised, local_files_only=True, use_safetensors=True)
-    for file in folder.glob("model*.safetensors*"):
-        file.unlink()
-    model.save_pretrained(folder)
+        raise HoneError("F044", f"weights in {quant} are made by bitsandbytes, which is not installed", where=f"--quant {quant}", fix=fix)

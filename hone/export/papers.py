@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from hone.core.files import staged_folder, write_atomically
 from hone.export.base import Artifact, Checked, Order, Source
 
 README = "README.md"
+STALE = ("_name_or_path", "torch_dtype", "transformers_version", "quantization_config")
+"""What a base's config says of how it was saved, which is no longer so."""
 
 
 def write_tokenizer(folder: Path, source: Source) -> None:
@@ -20,12 +23,15 @@ def write_tokenizer(folder: Path, source: Source) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def write_config(folder: Path, source: Source, dtype: str | None) -> None:
-    """config.json and generation_config.json, which end answers at the tokens that the model learned to end them with."""
+def write_config(folder: Path, source: Source, dtype: str | None, *, quantised: Mapping[str, Any] | None = None) -> None:
+    """config.json and generation_config.json, which end answers at the tokens that the model learned to end them with.
+
+    `quantised` tells how the weights are; what the base said of its own is left out.
+    """
     stops: list[int] = list(source.template.stop_ids)
     eos: Any = stops[0] if len(stops) == 1 else stops or None
-    config = {key: value for key, value in source.config.items() if key not in ("_name_or_path", "torch_dtype", "transformers_version")}
-    config |= {"dtype": dtype} if dtype else {}
+    config = {key: value for key, value in source.config.items() if key not in STALE}
+    config |= ({"dtype": dtype} if dtype else {}) | ({"quantization_config": dict(quantised)} if quantised else {})
     if stops:
         config["eos_token_id"] = eos
     generation = {

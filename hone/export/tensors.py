@@ -72,7 +72,7 @@ class StoredWeights:
 class AdaptedWeights:
     """Stored weights with a low-rank adapter folded in, each when it is read: added in fp32, not rounded."""
 
-    def __init__(self, base: StoredWeights, adapter: AdapterFile) -> None:
+    def __init__(self, base: Weights, adapter: AdapterFile) -> None:
         self.base, self.adapter, self.flipped = base, adapter, base.flipped
         known = set(base.names())
         lost = [path for path in adapter.tensors if f"{path}.weight" not in known]

@@ -285,3 +285,15 @@ def in_words(model: nn.Module, scheme: Scheme | None) -> str:
         f"linear layers in {scheme}: {found.bits:.3f} bits a weight, {size(found.packed_bytes)} instead of {size(plain * found.packed)}; "
         f"head, embeddings and norms as they were, {size(found.plain_bytes)}"
     )
+
+
+def read_packed(stored: Mapping[str, Stored], path: str) -> FourBit | EightBit:
+    """One quantised weight out of a model's files."""
+    if f"{path}.SCB" in stored:
+        return EightBit(read_stored(stored[f"{path}.weight"]), read_stored(stored[f"{path}.SCB"]), None, torch.float32)
+    from bitsandbytes import functional as bnb
+
+    mark = f"{path}.weight."
+    parts = {name.removeprefix(mark): read_stored(place) for name, place in stored.items() if name.startswith(mark)}
+    codes = read_stored(stored[f"{path}.weight"]).view(torch.uint8).reshape(-1, 1)
+    return FourBit(codes, bnb.QuantState.from_dict(parts, device=torch.device("cpu")), None, torch.float32)

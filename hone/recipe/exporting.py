@@ -15,15 +15,18 @@ from hone.core.files import sweep
 from hone.data.chat import ChatTemplate
 from hone.export import TARGETS
 from hone.export.base import Artifact, Checked, Order, Source, choose_quant, folder_name
+from hone.export.packed import base_weights
 from hone.export.proof.golden import Golden
-from hone.export.tensors import AdaptedWeights, LoadedWeights, StoredWeights, Weights, streams
+from hone.export.tensors import AdaptedWeights, LoadedWeights, Weights, streams
 from hone.models.fingerprint import fingerprint
 from hone.models.load import fetch
-from hone.models.settings import HardwareSettings
+from hone.models.settings import HardwareSettings, ModelSettings
 from hone.models.tokens import load_tokenizer
+from hone.plan.packed import Scheme, scheme_of
 from hone.plan.shapes import read_json
 from hone.recipe import certificate
 from hone.recipe.opening import open_model
+from hone.recipe.quantised import quantised_as
 from hone.recipe.settings import resolve
 from hone.report import card
 from hone.report.folder import read_run
@@ -49,6 +52,8 @@ class Parts:
     tuning: Tuning
     adapter: Path | None = None
     run: Path | None = None
+    scheme: Scheme | None = None
+    """How the base was quantised for the training; None for plain bases, and for such as are so in their files."""
 
     @property
     def words(self) -> Path:
@@ -85,7 +90,7 @@ def _of_run(folder: Path) -> Parts:
         raise HoneError("F007", "this run has not written a model yet", where=str(folder), fix=fix)
     asked = recipe.model
     model, base = _fetched(asked.name, revision=asked.revision, trust_remote_code=asked.trust_remote_code)
-    return Parts(name, str(folder), model, base, recipe.tuning, adapter=folder / "adapter", run=folder)
+    return Parts(name, str(folder), model, base, recipe.tuning, adapter=folder / "adapter", run=folder, scheme=asked.scheme)
 
 
 def _of_adapter(folder: Path) -> Parts:
@@ -95,7 +100,8 @@ def _of_adapter(folder: Path) -> Parts:
         raise HoneError("M003", "this adapter does not say which base it belongs to", where=str(folder), fix=fix)
     model, base = _fetched(known["name"], revision=known.get("revision"))
     short = folder.resolve().parent.name if folder.name == "adapter" else folder.resolve().name
-    return Parts(short, str(folder), model, base, tuning, adapter=folder)
+    scheme = ModelSettings(name=known["name"], **quantised_as(known)).scheme
+    return Parts(short, str(folder), model, base, tuning, adapter=folder, scheme=scheme)
 
 
 def open_source(name: str) -> Source:
@@ -119,6 +125,7 @@ def open_source(name: str) -> Source:
         template=template,
         golden=golden,
         adapter=parts.adapter,
+        scheme=parts.scheme or (scheme_of(read_json(parts.model / "config.json")) if parts.adapter is not None else None),
         system=data.get("system"),
         sampling={key: advised[key] for key in ADVISED if advised.get(key) is not None},
         card=card.render(read_run(parts.run)) if parts.run else "",
@@ -128,9 +135,11 @@ def open_source(name: str) -> Source:
 def weights_of(parts: Parts) -> Weights:
     """The trained weights: read from the files, with a low-rank adapter added on the way; other methods fold in memory.
 
+    Of a base that was quantised for the training it is the rounded weights that are added to, as in the training itself.
+
     Raises M040 for a method that cannot be folded into plain weights.
     """
-    stored = StoredWeights(parts.model)
+    stored = base_weights(parts.model, parts.scheme)
     if parts.adapter is None:
         return stored
     if parts.tuning.about.unmergeable:

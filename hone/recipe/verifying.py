@@ -16,16 +16,19 @@ from hone.core.errors import HoneError
 from hone.export.base import Checked
 from hone.export.gguf.header import read_header
 from hone.export.gguf.subject import gguf_subject
+from hone.export.packed import base_weights
 from hone.export.proof.diagnose import Cause, Finding, Verdict, verify
 from hone.export.proof.endpoint import Server, verify_endpoint
 from hone.export.proof.golden import Golden
 from hone.export.proof.record import logprobs, vocabulary_hash
 from hone.export.proof.subject import Subject
 from hone.export.proof.words import encode_with, render_with
-from hone.export.tensors import StoredWeights, Weights
+from hone.export.tensors import Weights
 from hone.models.load import load
 from hone.models.policy import using_attention
+from hone.models.quantise import available
 from hone.plan.hardware import memory
+from hone.plan.packed import scheme_of
 from hone.plan.shapes import model_facts, quantisation, read_json
 from hone.recipe import certificate
 from hone.recipe.exporting import EXACT, Parts, find_parts, weights_of
@@ -87,12 +90,14 @@ class _Loaded:
     stock: str
     stops: frozenset[int]
     fingerprint: str = ""
+    kind: str = ""
+    """Of quantised files."""
 
     def subject(self, kind: str, golden: Golden) -> Subject:
         tokenizer, source = self.tokenizer, self.tokenizer.chat_template
         return Subject(
             kind=kind,
-            stored=_most_common_type(self.weights),
+            stored=self.kind or _most_common_type(self.weights),
             logprobs=_reader(self.model, self.stock),
             encode=encode_with(tokenizer),
             render=render_with(source, tokenizer.special_tokens_map, golden),
@@ -110,7 +115,8 @@ def _whole(folder: Path, golden: Golden) -> Subject:
     loaded = load(folder, dtype="float32", device="cpu")
     stock = str(loaded.model.config._attn_implementation)
     stops = _stops(folder, loaded.model.config.eos_token_id, loaded.tokenizer.eos_token_id)
-    found = _Loaded(StoredWeights(folder), loaded.tokenizer, loaded.model, stock, stops)
+    kind = loaded.scheme.kind if loaded.scheme is not None else ""
+    found = _Loaded(base_weights(folder, None), loaded.tokenizer, loaded.model, stock, stops, kind=kind)
     return found.subject("a whole model", golden)
 
 
@@ -131,7 +137,7 @@ def _folded(parts: Parts) -> tuple[Weights, bool]:
     except HoneError as error:
         if error.code != "M040":
             raise
-        return StoredWeights(parts.model), False
+        return base_weights(parts.model, parts.scheme), False
 
 
 def _stops(folder: Path, *others: Any) -> frozenset[int]:
@@ -172,7 +178,7 @@ def reason_not_to_verify(artifact: Path) -> str:
     """Why nothing here can read an artifact, or an empty text."""
     config = artifact / "config.json"
     method = quantisation(read_json(config)) if config.is_file() else None
-    if method is not None:
+    if method is not None and not (available() and scheme_of(read_json(config)) is not None):
         return f"weights in {method} are read by the engine that will run them"
     needed, free = BYTES_EACH * _parameters(artifact), memory()[1]
     if free is not None and needed > free:

@@ -30,6 +30,7 @@ from hone.data.chat import ChatTemplate
 from hone.export.proof.golden import Golden
 from hone.models.load import load
 from hone.models.policy import Policy
+from hone.plan.packed import Scheme
 from hone.recipe.build import Opened, tuned
 from hone.recipe.certificate import of_opened
 from hone.tuning import METHODS
@@ -74,9 +75,9 @@ def make_base(folder: Path, family: str, tokenizer: Any, *, seed: int = 0) -> Pa
     return folder
 
 
-def tune(base: Path, folder: Path, method: str = "lora", **settings: Any) -> Golden:
+def tune(base: Path, folder: Path, method: str = "lora", *, scheme: Scheme | None = None, **settings: Any) -> Golden:
     """A run's artifact and certificate: `folder`/adapter or `folder`/model, and golden.json beside it."""
-    loaded = load(base, dtype="float32", device="cpu")
+    loaded = load(base, dtype="float32", device="cpu", scheme=scheme)
     tuning = METHODS[method](**settings)
     policy: Policy = tuned(loaded, tuning, seed=1)
     generator = torch.Generator().manual_seed(3)

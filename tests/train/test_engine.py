@@ -182,7 +182,7 @@ def test_an_optimiser_taken_up_again_goes_on_bit_for_bit(name: str) -> None:
     batch = pack(nets.singles(4))
 
     def engine() -> Engine:
-        return Engine(nets.policy(nets.llama, Lora(rank=64, targets=("up_proj",))), optim)
+        return Engine(nets.policy(nets.llama, Lora(rank=128, targets=("up_proj", "k_proj"))), optim)
 
     def steps(one: Engine, count: int) -> None:
         for _ in range(count):

@@ -44,8 +44,11 @@ BANDS = {
     "float32": Band(1e-4, 1e-6),
     "float16": Band(0.1, 1e-3, 0.99),
     "bfloat16": Band(0.5, 1e-3, 0.98),
+    "int8": Band(1.0, 1e-2, 0.98),
+    "nf4": Band(8.0, 0.3, 0.85),
+    "fp4": Band(9.0, 0.4, 0.8),
 }
-"""Of models in safetensors. The types that quantise are in `hone.export.gguf.types`."""
+"""Of models in safetensors; the last three are quantised by bitsandbytes. The types that quantise are in `hone.export.gguf.types`."""
 
 
 def read(golden: Golden, subject: Subject, tie: float) -> list[Reading]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Any
 
 import torch
@@ -135,9 +136,14 @@ def _is_linear(module: nn.Module) -> bool:
 
 def _linear(module: nn.Module, size: int) -> Map:
     """The layer without its bias."""
-    device = next(module.parameters()).device
+    device = _device(module)
     zero = module(torch.zeros(1, size, dtype=torch.float64, device=device))
     return lambda x: module(x.to(device, torch.float64)) - zero
+
+
+def _device(module: nn.Module) -> torch.device:
+    """Where a layer lies; a quantised one may have no parameters at all."""
+    return next(chain(module.parameters(), module.buffers())).device
 
 
 def _straight(module: nn.Module, size: int) -> bool:
@@ -152,7 +158,7 @@ def _of_layer(path: str, plain: nn.Module, now: nn.Module) -> dict[str, Sketch]:
     outputs, inputs = (shape[1], shape[0]) if type(plain).__name__ == "Conv1D" else (shape[0], shape[1])
     found = {f"{path}.weight": _sketch(f"{path}.weight", (outputs, inputs), _linear(now, inputs))}
     if plain.bias is not None:
-        device = next(now.parameters()).device
+        device = _device(now)
         found[f"{path}.bias"] = sketch(f"{path}.bias", now(torch.zeros(1, inputs, dtype=torch.float64, device=device))[0].cpu())
     return found
 
@@ -165,7 +171,7 @@ def _change(path: str, now: nn.Module, base: nn.Module, shape: tuple[int, int]) 
     def difference(x: Tensor) -> Tensor:
         return after(x) - before(x)
 
-    v = signs(f"{path}/v", 1, size).to(next(now.parameters()).device)
+    v = signs(f"{path}/v", 1, size).to(_device(now))
     u = difference(v)
     for _ in range(ROUNDS):
         v = v / v.norm()
@@ -178,6 +184,6 @@ def _change(path: str, now: nn.Module, base: nn.Module, shape: tuple[int, int]) 
             (v,) = torch.autograd.grad((difference(x) * u).sum(), x)
     u_kept, v_kept = u[0].bfloat16(), (v / v.norm())[0].bfloat16()
     u, v = u_kept.double()[None], v_kept.double()[None]
-    u, v = (x.to(next(now.parameters()).device) for x in (u, v))
+    u, v = (x.to(_device(now)) for x in (u, v))
     numbers = _sketch(f"{path}.weight", shape, before).numbers
     return Change(u_kept.cpu(), v_kept.cpu(), float((before(v) * u).sum()), float((difference(v) * u).sum()), numbers)

@@ -13,7 +13,7 @@ from hone.export.proof.golden import Golden, Sketch
 from hone.export.proof.sketch import as_matrix, row_view, sketch
 from hone.export.proof.subject import Subject
 
-ROUNDING = {"float64": 1e-7, "float32": 1e-6, "bfloat16": 2.5e-3, "float16": 4e-4}
+ROUNDING = {"float64": 1e-7, "float32": 1e-6, "bfloat16": 2.5e-3, "float16": 4e-4, "int8": 8e-3, "nf4": 0.1, "fp4": 0.14}
 """Relative error (Frobenius) that a type brings to a matrix of ordinary numbers."""
 SLACK = 8
 """A sketch's four numbers deviate by about three times the relative error at most; eight leaves room for odd matrices."""

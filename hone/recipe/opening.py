@@ -121,4 +121,5 @@ def _adapted(loaded: Loaded, tuning: Tuning, folder: Path, template: str) -> Ope
 
 
 def _plain(model: ModelSettings) -> dict[str, Any]:
-    return {"model": {"name": model.name}}
+    bits = {"quantise": model.quantise, "double_quant": model.double_quant} if model.scheme is not None else {}
+    return {"model": {"name": model.name, **bits}}

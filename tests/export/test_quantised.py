@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from hone.export.packed import RoundedWeights, base_weights, paths_of
+from hone.export.proof.diagnose import Cause, causes
 from hone.export.quantised import write_quantised
 from hone.export.tensors import StoredWeights
 from hone.models.load import load
@@ -95,7 +96,10 @@ def test_an_adapter_is_opened_on_the_base_that_it_learned_on(qlora: Path) -> Non
 def test_a_merged_run_is_what_was_trained(quant: str, qlora: Path, tmp_path: Path) -> None:
     source = open_source(str(qlora))
     (artifact,) = export(source, Wanted(targets=("merged",), out=tmp_path, quant=quant), check=partial(checked_copy, golden=source.golden))
-    assert not isinstance(artifact.checked, str) and artifact.checked.passed, artifact.checked
+    checked = artifact.checked
+    assert not isinstance(checked, str) and checked.band is not None and checked.total.kl < checked.band.kl, checked
+    # 4 bits may turn over the near ties of a random model, but nothing else may be wrong with it
+    assert checked.passed or (quant == "nf4" and causes(checked.findings) == [Cause.QUANTISATION]), checked
     assert "quantised" in artifact.notes[0]
     config = json.loads((artifact.path / "config.json").read_text())
     assert ("quantization_config" in config) == (quant != "f32")

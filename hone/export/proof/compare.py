@@ -49,6 +49,7 @@ BANDS = {
     "fp4": Band(9.0, 0.4, 0.8),
 }
 """Of models in safetensors; the last three are quantised by bitsandbytes. The types that quantise are in `hone.export.gguf.types`."""
+PACKED = ("int8", "nf4", "fp4")
 
 
 def read(golden: Golden, subject: Subject, tie: float) -> list[Reading]:

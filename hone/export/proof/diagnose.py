@@ -10,7 +10,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from hone.export.gguf.types import GGUF_BANDS, GGUF_ROUNDING
-from hone.export.proof.compare import BANDS, Band, Reading, overall, read
+from hone.export.proof.compare import BANDS, PACKED, Band, Reading, overall, read
 from hone.export.proof.golden import Golden, Vector
 from hone.export.proof.subject import Subject
 from hone.export.proof.weights import Examination, examine, modules, rounding_of
@@ -213,7 +213,7 @@ def _unexplained(golden: Golden, subject: Subject, total: Reading, band: Band) -
     numbers = f"log-probabilities differ by up to {total.worst:.3g} (band {band.worst:g}), KL {total.kl:.3g} (band {band.kl:g})"
     if total.agree < band.agree:
         numbers += f", {100 * (1 - total.agree):.2g} % of the likeliest tokens differ"
-    narrow = subject.stored not in BANDS
+    narrow = subject.stored not in BANDS or subject.stored in PACKED
     if narrow and total.worst < 10 * band.worst and total.kl < 30 * band.kl:
         return Finding(Cause.QUANTISATION, numbers)
     if subject.stored in ("float16", "bfloat16") and total.worst < 10 * band.worst:

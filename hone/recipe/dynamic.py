@@ -83,7 +83,7 @@ class Dynamic:
 
 
 def quantise_model(wish: QuantiseWish, *, dynamic: bool, tell: Callable[[str], None]) -> tuple[Written, Dynamic | None]:
-    """Write the quantised copy, and for a dynamic one its report. Raises M088, M089, M110 and the codes of loading and of data."""
+    """Write the quantised copy, and for a dynamic one its report. Raises M088, M089, M120 and the codes of loading and of data."""
     check_available("hone quantise")
     folder, _ = fetch(wish.model)
     own = scheme_of(read_json(folder / "config.json"))
@@ -102,7 +102,7 @@ def find(wish: QuantiseWish, folder: Path, tell: Callable[[str], None]) -> Dynam
     """Measure, choose, and measure again on text that was kept aside."""
     if wish.data is None:
         fix = "hone quantise MODEL --dynamic --data FILE: the data it will be trained on, or anything like it"
-        raise HoneError("M110", "layers are chosen by what the model says of real text, and none was given", where="--data", fix=fix)
+        raise HoneError("M120", "layers are chosen by what the model says of real text, and none was given", where="--data", fix=fix)
     loaded = load(folder, dtype=wish.dtype, device=wish.device)
     text, aside = texts(wish, loaded)
     base = StoredWeights(folder)
@@ -157,7 +157,7 @@ def texts(wish: QuantiseWish, loaded: Loaded) -> tuple[list[Batch], list[Batch]]
             used += sum(len(sequence.tokens) for sequence in group)
         parts.append(micro_batches(taken, 2048))
     if not all(parts):
-        raise HoneError("M110", "half of the text is kept aside, and there is too little of it", where="--data", fix="give more rows")
+        raise HoneError("M120", "half of the text is kept aside, and there is too little of it", where="--data", fix="give more rows")
     return parts[0], parts[1]
 
 

@@ -46,6 +46,7 @@ VERBS = {
     "chat": Verb("hone.cli.chat", "command", "Talk with a run or a model."),
     "serve": Verb("hone.serve.command", "command", "Answer OpenAI clients with runs and models."),
     "eval": Verb("hone.cli.eval", "command", "Measure a run on data it has not seen."),
+    "doctor": Verb("hone.cli.doctor", "command", "What ails a run, what shows it, what to change."),
     "export": Verb("hone.cli.export", "command", "Take a model elsewhere: merged, GGUF, Ollama, vLLM, the hub."),
     "quantise": Verb("hone.cli.quantise", "command", "A copy in 4 or 8 bits, uniform or dynamic."),
     "verify": Verb("hone.cli.verify", "command", "Is a copy of a model the one that was trained?"),

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 EXIT_USAGE, EXIT_DATA, EXIT_RESOURCES = 2, 3, 4
-_EXITS = {"C": EXIT_USAGE, "D": EXIT_DATA, "T": EXIT_DATA, "P": EXIT_DATA, "S": EXIT_DATA, "M": EXIT_USAGE, "F": EXIT_RESOURCES}
+_EXITS = {"C": EXIT_USAGE, "D": EXIT_DATA, "T": EXIT_DATA, "P": EXIT_DATA, "S": EXIT_DATA, "M": EXIT_USAGE, "H": EXIT_USAGE, "F": EXIT_RESOURCES}
 
 
 class HoneError(Exception):
     """A fault of the input or the machine, never of our code.
 
-    `code` is a letter (C config, D data, T template, P preference data, M model, R reward, S safety, F run and disk)
-    and three digits; `hone explain CODE` knows it. V is for proofs, which are results and never raised.
+    `code` is a letter (C config, D data, T template, P preference data, M model, R reward, S safety, F run and disk,
+    H the doctor's findings) and three digits; `hone explain CODE` knows it. V is for proofs, which are results and never raised.
     """
 
     def __init__(self, code: str, what: str, *, where: str = "", fix: str = "") -> None:

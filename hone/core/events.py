@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hone.core.files import write_atomically
 
+BY_STEP = ("metrics.jsonl", "rows.jsonl")
+"""Files whose every line belongs to a step."""
+
 
 class Events:
-    """`events.jsonl` and `metrics.jsonl` of a run folder. Without a folder it keeps quiet (other ranks, examples)."""
+    """`events.jsonl`, `metrics.jsonl` and `rows.jsonl` of a run folder. Without a folder it keeps quiet (other ranks, examples)."""
 
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
@@ -27,6 +30,11 @@ class Events:
         clean = {key: value if math.isfinite(value) else None for key, value in values.items()}
         self._append("metrics.jsonl", {"step": step, **clean})
 
+    def rows(self, step: int, losses: Sequence[float], **about: Sequence[str | int]) -> None:
+        """Append the loss of each held-out row; what else is known of them, once, with the first line."""
+        clean = [round(loss, 4) if math.isfinite(loss) else None for loss in losses]
+        self._append("rows.jsonl", {"step": step, **about, "loss": clean})
+
     def _append(self, name: str, record: Mapping[str, Any]) -> None:
         if self.folder is not None:
             path = self.folder / name
@@ -35,12 +43,11 @@ class Events:
                 file.write(("\n" if torn else "") + json.dumps(record, ensure_ascii=False) + "\n")
 
     def rewind(self, step: int) -> None:
-        """Forget metrics after a step: a resumed run writes them again, so the file reads as if it never stopped."""
-        path = self.folder / "metrics.jsonl" if self.folder is not None else None
-        if path is None or not path.exists():
-            return
-        kept = [line for line in path.read_text("utf-8").splitlines() if _step_of(line) <= step]
-        write_atomically(path, "".join(line + "\n" for line in kept))
+        """Forget what was measured after a step: a resumed run measures it again, so the files read as if it never stopped."""
+        for path in (self.folder / name for name in BY_STEP) if self.folder is not None else ():
+            if path.exists():
+                kept = [line for line in path.read_text("utf-8").splitlines() if _step_of(line) <= step]
+                write_atomically(path, "".join(line + "\n" for line in kept))
 
 
 def _ends_line(path: Path) -> bool:

@@ -62,6 +62,10 @@ class Policy:
         readouts.grow(self.heads, readouts.widths(asked(needs)), **self._shape())
         return self
 
+    @property
+    def hidden_size(self) -> int:
+        return int(heads.text_config(self.model).hidden_size)
+
     def trainable(self) -> dict[str, nn.Parameter]:
         """Name to parameter of all that moves, in a stable order: the tuning's weights, then the heads'."""
         return trainable(self.model) | {f"heads.{name}": p for name, p in trainable(self.heads).items()}

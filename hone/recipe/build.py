@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from hone.core.types import Conversation, Group
+from hone.core.types import Conversation, Group, Signals
 from hone.core.world import World
 from hone.data.batching import micro_batches
 from hone.data.chat import ChatTemplate
@@ -74,10 +74,11 @@ def tuned(loaded: Loaded, tuning: Tuning, *, seed: int) -> Policy:
 
 
 def sizes(policy: Policy) -> dict[str, int]:
-    """Parameters in all, and those that move."""
+    """Parameters in all, those that move, and the model's width."""
     packed = sum(layer.in_features * layer.out_features for layer in packed_layers(policy.model).values())
     every = packed + sum(p.numel() for p in (*policy.model.parameters(), *policy.heads.parameters()))
-    return {"parameters": every, "trainable": sum(p.numel() for p in policy.trainable().values())}
+    moving = sum(p.numel() for p in policy.trainable().values())
+    return {"parameters": every, "trainable": moving, "hidden": policy.hidden_size}
 
 
 @torch.no_grad()
@@ -89,10 +90,11 @@ def held_out_loss(
     between: Callable[[], None] = lambda: None,
     *,
     aside: Sequence[Group] = (),
+    hear: Callable[[Signals], None] = lambda signals: None,
 ) -> Mapping[str, float]:
     """The objective's mean on groups that are never trained on, with every other number that it reports.
 
-    `between` is called before each batch, and may raise to give it up.
+    `between` is called before each batch, and may raise to give it up; `hear` gets the signals of each.
     """
     batches = micro_batches(groups, budget) + micro_batches(aside, budget, aside=True)
     sums: dict[str, float] = {}
@@ -102,6 +104,7 @@ def held_out_loss(
             continue
         signals = policy.signals(batch.to(policy.device), objective.needs)
         signals.step = step
+        hear(signals)
         loss = objective(signals)
         for name, value in {"loss": loss.total, **loss.metrics}.items():
             sums[name] = sums.get(name, 0.0) + float(value)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from hone.core.errors import HoneError
 from hone.core.functions import function_at
-from hone.core.types import Conversation
+from hone.core.types import Conversation, Signals
 from hone.data.chat import ChatTemplate
 from hone.data.offline import Offline
 from hone.data.prepare import Prepared, prepare
@@ -18,6 +18,7 @@ from hone.data.sharing import heaviest
 from hone.models.load import Loaded
 from hone.recipe.aside import NOTHING, Kept, Sums, kept_groups, sums_by_row
 from hone.recipe.build import held_out_loss
+from hone.recipe.hooks import RowLosses
 from hone.recipe.hooks import Written as Tell
 from hone.recipe.opening import open_model
 from hone.recipe.settings import Recipe
@@ -93,15 +94,22 @@ def _offline(run: Run) -> Feed:
     ).asking(given.aside)  # fmt: skip
     if not given.held_out:
         return Feed(source, None)
+    told = RowLosses(run.events)
+    hear = told.hear if recipe.objective.data == "single" and "logp" in recipe.objective.needs else _deaf
     rows = heaviest(given.held_out, budget)
     groups, aside = [given.held_out[i] for i in rows], [given.held_out_aside[i] for i in rows if given.held_out_aside]
     return Feed(
         source,
-        partial(held_out_loss, run.policy, given.held_out, recipe.objective, budget, aside=given.held_out_aside),
+        partial(held_out_loss, run.policy, given.held_out, recipe.objective, budget, aside=given.held_out_aside, hear=hear),
+        (told,),
         hardest=partial(held_out_loss, run.policy, groups, recipe.objective, EVERYTHING, aside=aside),
         by_row=partial(sums_by_row, run.policy, given.held_out, recipe.objective, budget, aside=given.held_out_aside),
         kept=kept_groups(given.held_out),
     )
+
+
+def _deaf(signals: Signals) -> None:
+    """Rows that are compared have no loss of their own."""
 
 
 def _online(run: Run, engine: Engine, questions: Questions) -> Feed:

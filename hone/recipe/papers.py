@@ -14,11 +14,14 @@ import yaml
 from hone.core.files import write_atomically
 from hone.plan.hardware import hardware
 from hone.recipe.build import sizes
+from hone.recipe.seen import data_facts
 
 if TYPE_CHECKING:
     from hone.recipe.run import Run
 
-OF_THE_LAST_START = ("metrics.jsonl", "events.jsonl", "evaluation.json", "answers.json", "held_out.json", "memory.json")
+OF_THE_LAST_START = (
+    "metrics.jsonl", "rows.jsonl", "events.jsonl", "evaluation.json", "answers.json", "held_out.json", "memory.json", "probe.json",
+)  # fmt: skip
 """Files that a run which begins anew must not inherit."""
 
 
@@ -37,6 +40,7 @@ def write_papers(run: Run, step: int, command: str) -> None:
     write_atomically(run.folder / "recipe.yaml", yaml.safe_dump(settings_of(run), sort_keys=False, allow_unicode=True))
     run.prepared.ledger.save(run.folder / "ledger.json")
     facts = sizes(run.policy) | {"base_fingerprint": run.loaded.fingerprint, "data": run.prepared.sources, "environment": _environment()}
+    facts["facts"] = data_facts(run.prepared, run.template.stop_ids) | {"rate": run.recipe.tuning.about.learning_rate}
     command = command or shlex.join(["hone", *sys.argv[1:]])
     run.events.emit("resumed" if step else "started", step=step, command=command, **facts)
 

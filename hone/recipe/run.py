@@ -27,7 +27,7 @@ from hone.recipe.based import based, remembered
 from hone.recipe.build import tuned
 from hone.recipe.certificate import certify
 from hone.recipe.feed import Feed, check_data, feed
-from hone.recipe.hooks import Samples, ShowProgress, Track
+from hone.recipe.hooks import Examine, Samples, ShowProgress, Track
 from hone.recipe.papers import settings_of, write_papers
 from hone.recipe.rehearsing import Stage, rehearsal
 from hone.recipe.settings import Recipe, resolve
@@ -38,6 +38,7 @@ from hone.report.trackers import check_trackers, open_trackers
 from hone.rollout.sample import Sampler
 from hone.train import checkpoint
 from hone.train.engine import Engine
+from hone.train.gauges import Movement
 from hone.train.health import Health
 from hone.train.hooks import PAUSED, Checkpoints, Evaluate, Interrupt, Metrics, Shortage, Until, Watch
 from hone.train.lock import run_lock
@@ -206,13 +207,14 @@ def hooks_of(start: Start, stopper: Stopper) -> Iterator[tuple[Hook, ...]]:
     health = Health(events.emit, limit=recipe.optim.skip_limit)
     if done.health is not None:
         health.restore(done.health)
-    hooks: list[Hook] = [Watch(health), *fed.hooks]
+    hooks: list[Hook] = [Watch(health), Movement()]
     evaluate = None
     if fed.measure is not None:
         often = watch.every or 1
         evaluate = Evaluate(fed.measure, events, every=often, patience=watch.patience, stopped=lambda: stopper.requested)
         evaluate.best = dict(done.watched) if done.watched else evaluate.best
         hooks.append(evaluate)
+    hooks += fed.hooks
     hooks.append(Metrics(events, every=output.log_every, steps_per_epoch=fed.source.steps_per_epoch))
     with Progress(len(fed.source), console=run.console) if run.world.main else nullcontext() as progress:
         if progress is not None:
@@ -228,6 +230,7 @@ def hooks_of(start: Start, stopper: Stopper) -> Iterator[tuple[Hook, ...]]:
                 Samples(answer, watch.samples, every=watch.every or 1, events=events, note=progress.note),
                 ShowProgress(progress),
                 Track(trackers),
+                Examine(run.folder, events=events, note=progress.note),
                 shortage,
                 Checkpoints(
                     run.folder,

@@ -36,6 +36,10 @@ class RunFolder:
     ledger: Record = field(default_factory=dict)
     evaluation: Record = field(default_factory=dict)
     proof: Record = field(default_factory=dict)
+    rows: tuple[Record, ...] = ()
+    """Lines of rows.jsonl: the loss of each held-out row, one line an evaluation."""
+    probe: Record = field(default_factory=dict)
+    """What `hone doctor --probe` measured."""
     problems: Mapping[str, str] = field(default_factory=dict)
 
     def of_kind(self, *kinds: str) -> list[Record]:
@@ -74,6 +78,8 @@ def read_run(folder: Path | str) -> RunFolder:
         ledger=_document(path / "ledger.json", problems),
         evaluation=_document(path / "evaluation.json", problems),
         proof=_document(path / "proof.json", problems),
+        rows=_latest(line for line in _lines(path / "rows.jsonl", problems) if finite(line.get("step")) is not None),
+        probe=_document(path / "probe.json", problems),
         problems=problems,
     )
 

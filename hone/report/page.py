@@ -11,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from hone.core.files import write_atomically
+from hone.report.diagnosis import shown
 from hone.report.facts import Facts
 from hone.report.fates import read_fates
 from hone.report.folder import RunFolder, plain, read_run, record, records
@@ -79,6 +80,7 @@ def write_report(folder: Path | str, *, verbs: Collection[str] = VERBS) -> Path:
 def render(run: RunFolder, *, verbs: Collection[str] = VERBS) -> str:
     """The page as text."""
     facts, fates, scores = Facts(run), read_fates(run.ledger), read_scores(run.evaluation)
+    found, diagnosis = shown(run)
     return _template().render(
         style=Markup((HERE / "page.css").read_text("utf-8")),
         facts=facts,
@@ -91,6 +93,8 @@ def render(run: RunFolder, *, verbs: Collection[str] = VERBS) -> str:
         answers=answers(run),
         samples=samples(run),
         figures=figures(run),
+        found=found,
+        diagnosis=diagnosis,
         fates=fates,
         settings=settings(run),
         timeline=timeline(run),

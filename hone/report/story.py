@@ -80,6 +80,7 @@ def _line(event: Record, begin: float) -> Line:
         "best_kept": ("plain", f"Kept the weights of step {step or 0:,.0f}, the best on held-out data"),
         "finished": ("good", f"Finished{at}" + ("" if reason == "the end" else f": {reason}")),
         "warning": ("mixed", what or "Warning"),
+        "finding": ("mixed", f"The doctor{at}: {what}"),
     }
     tone, title = known.get(kind, ("plain", (what or kind.replace("_", " ")) + at))
     shown = {} if kind in ("started", "resumed") else event

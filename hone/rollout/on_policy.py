@@ -198,7 +198,7 @@ class OnPolicy:
         self._read(outcomes)
         self._compare(outcomes, prompts)
         self._show(drafts[:size], prompts[0], verdict.totals)
-        return [group for group in outcomes if group], verdict.metrics() | _shape(drafts) | dict(checked)
+        return [group for group in outcomes if group], verdict.metrics() | _shape(drafts, self.settings.group_size) | dict(checked)
 
     def _verdict(self, drafts: Seq[Draft], prompts: Seq[Prompt], size: int) -> Verdict:
         """What the panel says, and what the answers earned while they were written."""
@@ -248,9 +248,17 @@ def _written(draft: Draft, prompt: Prompt, group: int) -> Written:
     return Written(draft.text, prompt.conversation, prompt.row, group, draft.tokens, draft.stopped, prompt.origin)
 
 
-def _shape(drafts: Seq[Draft]) -> dict[str, float]:
-    count = len(drafts)
-    return {"answer_tokens": sum(d.tokens for d in drafts) / count, "cut": sum(not d.stopped for d in drafts) / count}
+def _shape(drafts: Seq[Draft], size: int) -> dict[str, float]:
+    """Length, share of cut answers, share of each prompt's answers that differ, and the mean of -log p of what was written, in nats a
+    token: an estimate of the entropy that costs nothing."""
+    count, groups = len(drafts), [drafts[start : start + size] for start in range(0, len(drafts), size)]
+    said = [logp for draft in drafts for logp in draft.sequence.facts["old_logp"] if logp]  # type: ignore[union-attr]
+    return {
+        "answer_tokens": sum(d.tokens for d in drafts) / count,
+        "cut": sum(not d.stopped for d in drafts) / count,
+        "distinct": sum(len({draft.text for draft in group}) for group in groups) / count,
+        "surprise": -sum(said) / max(1, len(said)),
+    }
 
 
 def _sequence(plain: Mapping[str, Any]) -> Sequence:

@@ -41,7 +41,7 @@ def _headlines(wrong: float, steps: int = 36) -> Any:
             said = ward.rng.choice(others) if ward.rng.random() < wrong else answer["content"]
             rows.append({"messages": [asked, {"role": "assistant", "content": said}]})
         run = ward.run("headlines", rows[:96], rows[96:144], optim={"max_steps": steps})
-        return {**run, "model": {"name": str(SEEDLING)}}
+        return {**run, "model": {"name": str(SEEDLING)}, "tuning": {"method": "lora", "rank": 16}}
 
     return make
 

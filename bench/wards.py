@@ -91,6 +91,9 @@ class Ward:
             "hardware": {"token_budget": 2048, "threads": 1, "dtype": "float32"},
             "seed": 100 + self.seed,
         }
+        sections = {"tuning": raw["tuning"], **sections}
+        if sections["tuning"]["method"] in ("lora", "dora"):
+            sections["tuning"] = {"tokens": [], **sections["tuning"]}  # the sprout's control tokens stay as they are
         for section, values in sections.items():
             raw[section] = values if section in ("tuning", "objective") else {**raw.get(section, {}), **values}
         steps = raw["optim"]["max_steps"]
@@ -118,7 +121,7 @@ class Ward:
             "model": {"name": str(self.starter)},
             "data": {"held_out": self.write(f"{name}-kept", prompts[64:80])},
             "rollout": {**drawn, **(rollout or {})},
-            "tuning": {"method": "lora", "rank": 8},
+            "tuning": {"method": "lora", "rank": 8, "tokens": []},
             "objective": {"name": "grpo"},
             "optim": {"batch_size": 4, "max_steps": 10, "learning_rate": 2e-4, "schedule": "constant", "warmup_ratio": 0.0, **optim},
             "eval": {"every": 5},

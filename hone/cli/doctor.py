@@ -94,7 +94,7 @@ def _cure(out: Console, cure: Cure) -> None:
     from hone.cli.style import beside
 
     beside(out, f"{cure.number}", cure.title, width=4, style="green")
-    for words in cure.words:
+    for words in (cure.sweep,) if cure.sweep else cure.words:
         beside(out, "", words, width=4, indent=4, style="dim")
 
 

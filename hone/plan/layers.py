@@ -103,7 +103,7 @@ def plain_lora(tuning: Mapping[str, Any]) -> bool:
 
 def _listed(wanted: Any, like: Any) -> Any:
     """JSON has lists where settings have tuples."""
-    return list(wanted) if isinstance(like, list) else wanted
+    return list(wanted) if isinstance(like, list) and wanted is not None else wanted
 
 
 def _chosen(name: str, tuning: Mapping[str, Any]) -> bool:

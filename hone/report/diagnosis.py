@@ -29,6 +29,8 @@ class Cure(NamedTuple):
     title: str
     words: tuple[str, ...]
     command: str
+    sweep: str = ""
+    """Where the runs differ in one setting: the line that trains and ranks them."""
 
 
 class Shown(NamedTuple):
@@ -64,7 +66,17 @@ def cures_of(diagnosis: Diagnosis, folder: Path) -> Mapping[str, list[Cure]]:
 
 def _cure(number: int, remedy: Remedy, folder: Path) -> Cure:
     words = tuple(" ".join(f"{key}={_said(value)}" for key, value in change.items()) for change in remedy.changes)
-    return Cure(number, remedy.title, words, f"hone doctor {shlex.quote(str(folder))} --apply {number}" if words else "")
+    command = f"hone doctor {shlex.quote(str(folder))} --apply {number}" if words else ""
+    return Cure(number, remedy.title, words, command, _sweep(remedy, folder))
+
+
+def _sweep(remedy: Remedy, folder: Path) -> str:
+    keys = {key for arm in remedy.arms for key in arm}
+    if len(remedy.arms) < 2 or len(keys) != 1:
+        return ""
+    key = keys.pop()
+    values = ",".join(_said(arm[key]) for arm in remedy.arms)
+    return f"hone sweep {shlex.quote(str(folder / 'recipe.yaml'))} output={shlex.quote(str(folder))}-sweep {key}={values}"
 
 
 def _said(value: Any) -> str:

@@ -12,7 +12,13 @@ from hone.plan.advise import COMPARING, IMITATING, learning_rate
 
 Point = tuple[float, float]
 """(step, value)."""
-REWARDED = ("reward", "surprise", "distinct", "answer_tokens", "without_contrast", "lag")
+
+LARGEST = 1e15
+
+
+def _number(value: object) -> float | None:
+    """The value if it is a number that can be meant."""
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST else None
 
 
 class Rows(NamedTuple):
@@ -57,10 +63,34 @@ class Chart:
         """The values of a curve without their steps."""
         return [value for _, value in self.series.get(name, ())]
 
+    def number(self, key: str) -> float | None:
+        """A setting that is a number."""
+        return _number(self[key])
+
     def fact(self, name: str) -> float | None:
         """A number that the run wrote down when it started."""
-        value = self.facts.get(name)
-        return float(value) if isinstance(value, int | float) else None
+        return _number(self.facts.get(name))
+
+    def measured(self, name: str) -> float | None:
+        """A number of the probe."""
+        return _number(self.probe.get(name))
+
+    def fate(self, kind: str) -> int:
+        """Rows of the ledger that ended in one way: trained, held_out, truncated, masked or dropped."""
+        part = self.ledger.get(kind)
+        return int(_number(part.get("rows")) or 0) if isinstance(part, Mapping) else 0
+
+    def reasons(self, kind: str) -> list[str]:
+        """Why rows ended in this way, the commonest first."""
+        part = self.ledger.get(kind)
+        told = part.get("reasons") if isinstance(part, Mapping) else None
+        return [str(reason) for reason in told] if isinstance(told, Mapping) else []
+
+    @property
+    def rows_in_all(self) -> int | None:
+        """Rows of all sources, whatever became of them."""
+        total = _number(self.ledger.get("total"))
+        return int(total) if total is not None else None
 
     @property
     def objective(self) -> str:
@@ -82,14 +112,14 @@ class Chart:
 
     @property
     def rate(self) -> float | None:
-        value = self["optim.learning_rate"]
-        return float(value) if isinstance(value, int | float) else None
+        value = self.number("optim.learning_rate")
+        return value if value is not None and value > 0 else None
 
     @property
     def advised(self) -> float | None:
         """The learning rate that the adviser gives this method on a model of this width."""
         start, hidden = self.fact("rate"), self.fact("hidden")
-        if start is None or not hidden:
+        if start is None or hidden is None or start <= 0 or hidden < 1:
             return None
         return float(learning_rate(start, int(hidden), pace=1.0 if self.imitates else COMPARING).value)
 
@@ -101,16 +131,16 @@ class Chart:
     @property
     def total(self) -> int | None:
         """Steps that the run is meant to take, where its settings and its data tell."""
-        if self["optim.max_steps"]:
-            return int(self["optim.max_steps"])
+        if most := self.number("optim.max_steps"):
+            return int(most)
         each = self.epoch_steps
-        return max(1, round(float(self["optim.epochs"] or 1) * each)) if each and not self.reinforces else None
+        return max(1, round((self.number("optim.epochs") or 1) * each)) if each and not self.reinforces else None
 
     @property
     def epoch_steps(self) -> int | None:
         """Steps of one pass over the data."""
-        rows, batch = self.fact("rows"), self["optim.batch_size"]
-        return max(1, -int(-rows // int(batch))) if rows and batch else None
+        rows, batch = self.fact("rows"), self.number("optim.batch_size")
+        return max(1, -int(-rows // batch)) if rows and batch and batch >= 1 else None
 
     @property
     def base(self) -> float | None:

@@ -110,19 +110,17 @@ def endless(chart: Chart) -> Found | Unknown | None:
     """Answers whose end is never learned, or a model that does not stop."""
     if chart.reinforces or chart.objective not in ("sft", "dft", "distill"):
         return None
-    ends, stops = chart.fact("ends"), chart.stopped if chart.stopped is not None else chart.probe.get("stops")
+    ends, stops = chart.fact("ends"), chart.stopped if chart.stopped is not None else chart.measured("stops")
     if ends is None and stops is None:
         return Unknown("whether the learned answers end in a token that stops them, or answers of the model (hone doctor --probe)")
-    runs_on = isinstance(stops, int | float) and stops < 0.5 and (chart.gain or 0) > 0.5
+    runs_on = stops is not None and stops < 0.5 and (chart.gain or 0) > 0.5
     if (ends is None or ends >= 0.9) and not runs_on:
         return None
     told = [f"{100 * ends:.0f} % of the learned answers end in a token that stops an answer"] if ends is not None else []
-    told += [f"{100 * stops:.0f} % of its own answers end by themselves"] if isinstance(stops, int | float) else []
-    cut = chart.ledger.get("truncated", {}).get("rows", 0) if isinstance(chart.ledger.get("truncated"), dict) else 0
+    told += [f"{100 * stops:.0f} % of its own answers end by themselves"] if stops is not None else []
+    cut, length = chart.fate("truncated"), chart.number("data.max_length")
     told += [f"{cut:,} rows are cut at data.max_length, and their ends with them"] if cut else []
-    longer = (
-        (Remedy("room for whole rows", {"data.max_length": 4 * int(chart["data.max_length"])}),) if cut and chart["data.max_length"] else ()
-    )
+    longer = (Remedy("room for whole rows", {"data.max_length": 4 * int(length)}),) if cut and length else ()
     return Found(
         "the model does not learn where an answer ends, and will run on when it is asked",
         CERTAIN if ends is not None and ends < 0.9 else POSSIBLE,
@@ -141,18 +139,16 @@ def masked(chart: Chart) -> Found | Unknown | None:
     """Nothing, or next to nothing, of the data is learned."""
     if chart.reinforces:
         return None
-    total = chart.ledger.get("total")
-    lost = sum(int(part.get("rows", 0)) for name in ("masked", "dropped") if isinstance(part := chart.ledger.get(name), dict))
+    total = chart.rows_in_all
+    lost = chart.fate("masked") + chart.fate("dropped")
     learned = chart.values("learned_tokens")
     nothing = bool(learned) and max(learned) == 0
-    if not isinstance(total, int) and not learned:
+    if total is None and not learned:
         return Unknown("the ledger of the rows, or the number of learned tokens")
-    share = lost / total if isinstance(total, int) and total else 0.0
+    share = lost / total if total else 0.0
     if not nothing and share < 0.5:
         return None
-    reasons = [
-        reason for name in ("masked", "dropped") if isinstance(part := chart.ledger.get(name), dict) for reason in part.get("reasons", {})
-    ]
+    reasons = [*chart.reasons("masked"), *chart.reasons("dropped")]
     return Found(
         "nothing is learned: every label is masked"
         if nothing
@@ -165,6 +161,6 @@ def masked(chart: Chart) -> Found | Unknown | None:
 
 
 def _unmask(chart: Chart) -> tuple[Remedy, ...]:
-    length = chart["data.max_length"]
+    length = chart.number("data.max_length")
     longer = (Remedy("room for whole rows", {"data.max_length": 4 * int(length)}),) if length else ()
     return (*longer, Remedy("hone data show FILE marks what is learned of each row; mend weights, roles or columns there"))

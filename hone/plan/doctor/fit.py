@@ -81,7 +81,7 @@ def overfitting(chart: Chart) -> Found | Unknown | None:
 
 def _restraint(chart: Chart, *, by_heart: bool) -> tuple[Remedy, ...]:
     """What else the guide advises against learning by heart, in its order."""
-    batch, dropout = int(chart["optim.batch_size"] or 16), chart["tuning.dropout"]
+    batch, dropout = int(chart.number("optim.batch_size") or 16), chart["tuning.dropout"]
     found = [Remedy(f"batches of {2 * batch}", {"optim.batch_size": 2 * batch})]
     found.append(Remedy("mix in general conversations (data.train takes several files)"))
     if dropout == 0:
@@ -148,7 +148,7 @@ def too_few_steps(chart: Chart) -> Found | Unknown | None:
 @finding("H007", "rank too small", source=f"{GUIDE}; {REGRET}: capacity of about two bits a weight", live=False)
 def too_small_rank(chart: Chart) -> Found | Unknown | None:
     """The loss rests far above what the steps could reach, and the adapter has less room than the answers need."""
-    if chart.full or not chart.imitates or chart["tuning.rank"] is None:
+    if chart.full or not chart.imitates or chart.number("tuning.rank") is None:
         return None
     moving, tokens, gain, rate, advised = chart.fact("trainable"), chart.fact("learned_tokens"), chart.gain, chart.rate, chart.advised
     if moving is None or tokens is None or gain is None or chart.base is None:
@@ -158,8 +158,8 @@ def too_small_rank(chart: Chart) -> Found | Unknown | None:
     still = _falls(chart)
     if gain > LITTLE or gain < -0.02 or room > wanted or slow or still > STEEP:
         return None
-    spread = chart.probe.get("rank_use")
-    used = (f"the adapter uses {100 * float(spread):.0f} % of its rank",) if isinstance(spread, int | float) else ()
+    spread = chart.measured("rank_use")
+    used = (f"the adapter uses {100 * spread:.0f} % of its rank",) if spread is not None else ()
     return Found(
         f"the adapter is too small for these answers: {moving:,.0f} weights, and only {100 * gain:.0f} % of the loss is gone",
         LIKELY,
@@ -176,7 +176,7 @@ def _falls(chart: Chart) -> float:
 
 
 def _larger_rank(chart: Chart) -> tuple[Remedy, ...]:
-    rank = chart["tuning.rank"]
+    rank = chart.number("tuning.rank")
     if rank is None:
         return ()
     larger = max(16, 2 * int(rank))
@@ -189,10 +189,10 @@ def _larger_rank(chart: Chart) -> tuple[Remedy, ...]:
 @finding("H017", "forgetting", source="catastrophic forgetting: arXiv 2308.08747; LoRA forgets less: arXiv 2405.09673", live=False)
 def forgetting(chart: Chart) -> Found | Unknown | None:
     """Text that the base model itself writes has become unlikely."""
-    drift = chart.probe.get("drift")
-    if not isinstance(drift, int | float):
+    drift = chart.measured("drift")
+    if drift is None:
         return Unknown("what the model says of the base model's own text: hone doctor --probe measures it")
-    base = max(0.5, float(chart.probe.get("drift_base", 0)))
+    base = max(0.5, chart.measured("drift_base") or 0.0)
     if drift < DRIFT * base:
         return None
     rate = chart.rate

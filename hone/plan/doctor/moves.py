@@ -38,7 +38,7 @@ def dead(chart: Chart) -> Found | Unknown | None:
 
 def _wake(chart: Chart) -> tuple[Remedy, ...]:
     """Settings that make an adapter move again."""
-    rank, alpha, advised = chart["tuning.rank"], chart["tuning.alpha"], chart.advised
+    rank, alpha, advised = chart.number("tuning.rank"), chart.number("tuning.alpha"), chart.advised
     found = []
     if rank is not None and alpha is not None and alpha < 0.01 * rank:
         found.append(Remedy(f"alpha {2 * int(rank)}, twice the rank", {"tuning.alpha": 2.0 * int(rank)}))

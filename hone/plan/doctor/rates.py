@@ -19,7 +19,7 @@ def _slower(chart: Chart) -> tuple[Remedy, ...]:
     target = advised if advised is not None and advised < rate / 2 else rate / 5
     more = Remedy("clip the gradient's norm at 1", {"optim.clip": 1.0}) if chart["optim.clip"] is None else None
     slower = Remedy(f"a learning rate of {target:.1e} instead of {rate:.1e}", {"optim.learning_rate": float(f"{target:.1e}")})
-    longer = Remedy("a longer warm-up", {"optim.warmup_ratio": 0.1}) if (chart["optim.warmup_ratio"] or 0) < 0.1 else None
+    longer = Remedy("a longer warm-up", {"optim.warmup_ratio": 0.1}) if (chart.number("optim.warmup_ratio") or 0) < 0.1 else None
     return tuple(one for one in (slower, more, longer) if one is not None)
 
 

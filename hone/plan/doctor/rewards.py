@@ -118,7 +118,7 @@ def stale(chart: Chart) -> Found | Unknown | None:
         curves=("lag", "clipped", "reward"),
         remedies=(
             Remedy("write anew for every step", {"rollout.passes": 1, "rollout.parts": 1}),
-            Remedy("no more than two passes over a rollout", {"rollout.passes": min(2, int(chart["rollout.passes"] or 1))}),
+            Remedy("no more than two passes over a rollout", {"rollout.passes": min(2, int(chart.number("rollout.passes") or 1))}),
         ),
     )
 

@@ -7,7 +7,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 EXIT_USAGE, EXIT_DATA, EXIT_RESOURCES = 2, 3, 4
-_EXITS = {"C": EXIT_USAGE, "D": EXIT_DATA, "T": EXIT_DATA, "P": EXIT_DATA, "S": EXIT_DATA, "M": EXIT_USAGE, "H": EXIT_USAGE, "F": EXIT_RESOURCES}
+_EXITS = {
+    "C": EXIT_USAGE,
+    "D": EXIT_DATA,
+    "T": EXIT_DATA,
+    "P": EXIT_DATA,
+    "S": EXIT_DATA,
+    "M": EXIT_USAGE,
+    "H": EXIT_USAGE,
+    "F": EXIT_RESOURCES,
+}
 
 
 class HoneError(Exception):

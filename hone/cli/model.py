@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from hone.plan.kinds import Identity
 
 app = typer.Typer(
     help="What a model is, and what is wrong with its files.", no_args_is_help=True, add_completion=False, rich_markup_mode=None
@@ -30,6 +33,7 @@ def info(name: Annotated[str, typer.Argument(help="A folder or a hub id; of the 
         ("parameters", f"{facts.parameters:,}{'' if facts.exact else ' by the shape in its config'}"),
         ("weights", f"{facts.dtype or 'unknown type'}, {size(found.files) if found.files else 'not here yet'}"),
         ("quantised", found.quantised or "no"),
+        *_packed(found),
         ("context", f"{facts.context:,} tokens" if facts.context else "not stated"),
         ("vocabulary", f"{facts.vocab:,}{', tied to the head' if facts.tied else ''}"),
         ("template", "its own" if found.template else "none: alpaca or chatml will be taught"),
@@ -37,6 +41,14 @@ def info(name: Annotated[str, typer.Argument(help="A folder or a hub id; of the 
     ]
     pairs(console(), rows)
     return 0
+
+
+def _packed(found: Identity) -> list[tuple[str, str]]:
+    """What the quantised weights take, counted from the files' headers, and what contradicts it."""
+    share = found.share
+    bits = f"{8 * share.nbytes / share.numbers:.3f} a weight with its scales" if share.numbers else ""
+    rows = [("bits", f"{bits}: {share.numbers:,} of {found.facts.parameters:,} numbers in {share.nbytes:,} bytes")] if bits else []
+    return [*rows, *([("doubt", found.doubt)] if found.doubt else [])]
 
 
 @app.command()

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hone.core.errors import HoneError
+from hone.plan.headers import stored_tensors
+from hone.plan.packed import Share, contradiction, share_of
 from hone.plan.shapes import ModelFacts, facts_of, model_facts, read_json
 
 Kind = Literal["base", "instruct"]
@@ -31,17 +33,26 @@ class Identity:
     files: int
     """Bytes of the weights on the disk; 0 where they are not here."""
     licence: str | None
+    share: Share
+    """The quantised part of the weights, as they lie in the files."""
+    doubt: str
+    """Where name, configuration and files say different things of the quantisation; empty if they agree."""
 
 
 def identity(name: str, folder: Path) -> Identity:
     """Everything about a model from its folder (and the name by which it was asked for). Raises M013 and M005 for broken files."""
     config = read_json(folder / "config.json")
     stored = sorted(folder.glob("*.safetensors"))
+    headers = stored_tensors(folder) if stored else {}
     facts = model_facts(folder) if stored else facts_of(config, where=str(folder / "config.json"))
     template = has_template(folder)
     kind, because = base_or_instruct(name, template)
     licence = _licence(folder)
-    return Identity(name, facts, kind, because, template, quantisation_of(name, config), sum(f.stat().st_size for f in stored), licence)
+    bytes_ = sum(file.stat().st_size for file in stored)
+    doubt = contradiction(name, config, headers or None)
+    return Identity(
+        name, facts, kind, because, template, quantisation_of(name, config), bytes_, licence, share_of(None, (), headers), doubt
+    )
 
 
 def has_template(folder: Path) -> bool:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from torch import Tensor
+
 from hone.core.errors import HoneError
 from hone.core.registry import Registry, nearest
 from hone.data.chat import ChatTemplate
@@ -45,6 +47,8 @@ class Source:
     """The system prompt that all of the training data had."""
     sampling: Mapping[str, Any] = field(default_factory=dict)
     """What the base's makers advise: temperature, top_p, top_k, repetition_penalty."""
+    importance: Callable[[Callable[[str], None]], Mapping[str, Tensor]] = lambda tell: {}
+    """By the weight's name, how much each input feature matters in the training data; empty where that is not known."""
     card: str = ""
     """The model card of the run, front matter included."""
 

@@ -24,7 +24,7 @@ from hone.models.settings import HardwareSettings, ModelSettings
 from hone.models.tokens import load_tokenizer
 from hone.plan.packed import Scheme, scheme_of
 from hone.plan.shapes import read_json
-from hone.recipe import certificate
+from hone.recipe import certificate, importance
 from hone.recipe.opening import open_model
 from hone.recipe.quantised import quantised_as
 from hone.recipe.settings import resolve
@@ -111,7 +111,7 @@ def open_source(name: str) -> Source:
     template = ChatTemplate.of(tokenizer)
     place = certificate.beside(parts.adapter or parts.model)
     golden = Golden.load(place) if place is not None else certificate.of_opened(open_model(name, hardware=EXACT), base=parts.base)
-    data = read_json(parts.run / "resolved.json").get("data", {}) if parts.run else {}
+    resolved = read_json(parts.run / "resolved.json") if parts.run else {}
     generation = parts.model / "generation_config.json"
     advised = read_json(generation) if generation.is_file() else {}
     return Source(
@@ -126,8 +126,9 @@ def open_source(name: str) -> Source:
         golden=golden,
         adapter=parts.adapter,
         scheme=parts.scheme or (scheme_of(read_json(parts.model / "config.json")) if parts.adapter is not None else None),
-        system=data.get("system"),
+        system=resolved.get("data", {}).get("system"),
         sampling={key: advised[key] for key in ADVISED if advised.get(key) is not None},
+        importance=lambda tell: importance.of_run(parts.run, resolved, tell=tell),
         card=card.render(read_run(parts.run)) if parts.run else "",
     )  # fmt: skip
 

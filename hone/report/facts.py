@@ -30,7 +30,33 @@ OBJECTIVES = {
     "distill": "distillation",
     "uld": "distillation by rank",
 }
-METHODS = {"full": "all weights", "lora": "LoRA"}
+METHODS = {
+    "full": "all weights",
+    "freeze": "some of the weights",
+    "lora": "LoRA",
+    "dora": "DoRA",
+    "adalora": "AdaLoRA",
+    "ia3": "IA3",
+    "bitfit": "BitFit",
+    "peft": "peft",
+    "prompt": "prompt tuning",
+    "prefix": "prefix tuning",
+    "ptuning": "P-tuning",
+    "ptuning_v2": "P-tuning v2",
+    "houlsby": "Houlsby",
+    "pfeiffer": "Pfeiffer",
+    "parallel_adapter": "parallel",
+    "adapterdrop": "AdapterDrop",
+    "fusion": "AdapterFusion",
+    "mam": "mix-and-match",
+    "unipelt": "UniPELT",
+}
+WHOLE = {"full", "freeze"}
+"""Methods whose runs leave a model and no adapter."""
+APART = {
+    "prompt", "prefix", "ptuning", "ptuning_v2", "houlsby", "pfeiffer", "parallel_adapter", "adapterdrop", "fusion", "mam", "unipelt",
+}  # fmt: skip
+"""Methods that cannot be folded into plain weights."""
 DATA_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".txt", ".md", ".gz")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -89,7 +115,7 @@ class Facts:
 
     @property
     def is_adapter(self) -> bool:
-        return plain(self.run.section("tuning").get("method", "full")) != "full"
+        return plain(self.run.section("tuning").get("method", "full")) not in WHOLE
 
     @property
     def artifact(self) -> str:
@@ -164,10 +190,11 @@ class Facts:
         """What one would do next with this run, for the verbs that this installation has."""
         run = shlex.quote(str(folder or self.run.path))
         again = self.command or f"hone train {run}"
+        place = "adapter" if plain(self.run.section("tuning").get("method", "")) in APART else "gguf"
         found = [
             ("chat", "Talk to it, next to its base model", f"hone chat {run} --compare"),
             ("eval", "Measure it again", f"hone eval {run}"),
-            ("export", "Fold the adapter into plain weights", f"hone export {run} --to merged"),
+            ("export", "Take it elsewhere, and prove that it arrived", f"hone export {run} --to {place}"),
             ("train", "Run it again from the start" if self.status[0] == "finished" else "Go on from the last checkpoint", again),
         ]
         if self.status[0] == "finished":

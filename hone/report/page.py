@@ -24,7 +24,7 @@ from hone.report.verdict import findings, judge
 
 HERE = Path(__file__).parent
 WIDE, NARROW = 940, 340
-VERBS = ("chat", "eval", "train")
+VERBS = ("chat", "eval", "export", "train")
 
 
 class Tile(NamedTuple):

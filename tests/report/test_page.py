@@ -152,7 +152,7 @@ def test_long_runs_stay_small(make_run: Callable[..., Path]) -> None:
 
 def test_only_verbs_that_exist_are_recommended(make_run: Callable[..., Path]) -> None:
     run = read_run(make_run())
-    assert "hone export" not in render(run) and "hone export" in render(run, verbs=["export"])
+    assert "hone export" in render(run) and "hone export" not in render(run, verbs=["chat"])
 
 
 WORDS = """model tuning data objective reasons tasks samples stopped task metric n before after value low high prompt expected t kind step

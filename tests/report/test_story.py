@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from hone.report.facts import Facts, on_hub
+from hone import tuning
+from hone.report.facts import APART, METHODS, WHOLE, Facts, on_hub
 from hone.report.folder import read_run
 from hone.report.story import date, samples, timeline
 
@@ -82,6 +83,13 @@ def test_commands_name_only_verbs_that_exist_and_quote_the_path(make_run: Callab
     assert lines[0].startswith("hone chat '") and lines[0].endswith("my run' --compare")
     assert lines[1].startswith("hone train sft ") and lines[1].endswith(" --fresh") and len(lines) == 2
     assert "export" in " ".join(command.line for command in facts.commands(["export"]))
+
+
+def test_every_method_has_a_name_and_the_export_that_it_allows() -> None:
+    assert set(METHODS) == {name for name, _ in tuning.METHODS.items()}
+    about = {name: kind.about for name, kind in tuning.METHODS.items()}
+    assert {name for name, known in about.items() if known.artifact == "model"} == WHOLE
+    assert {name for name, known in about.items() if known.unmergeable} == APART
 
 
 def test_an_unfinished_run_is_resumed_with_the_same_command(make_run: Callable[..., Path]) -> None:

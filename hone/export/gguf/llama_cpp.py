@@ -9,7 +9,7 @@ import importlib.util
 import json
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,6 +26,12 @@ order = json.load(sys.stdin)
 options = llama_cpp.llama_model_quantize_default_params()
 options.ftype = order["type"]
 options.nthread = order["threads"]
+columns = [(name.encode(), (ctypes.c_float * len(numbers))(*numbers)) for name, numbers in order["importance"].items()]
+if columns:
+    matrix = (llama_cpp.llama_model_imatrix_data * (len(columns) + 1))()
+    for place, (name, numbers) in zip(matrix, columns):
+        place.name, place.data, place.size = name, ctypes.cast(numbers, ctypes.POINTER(ctypes.c_float)), len(numbers)
+    options.imatrix = matrix
 sys.exit(llama_cpp.llama_model_quantize(order["source"].encode(), order["target"].encode(), ctypes.byref(options)))
 """
 ANSWER = """
@@ -70,9 +76,10 @@ def check_quantiser(tensors: Iterable[Sized]) -> None:
         raise HoneError("M085", what, where="--quant", fix="use --quant Q8_0, Q5_0 or Q4_0, whose blocks are of 32")
 
 
-def quantise(source: Path, target: Path, file_type: int, *, threads: int = 1) -> None:
-    """Let llama.cpp write another type. Raises F047 where it fails or dies."""
-    _run(QUANTISE, {"source": str(source), "target": str(target), "type": file_type, "threads": threads})
+def quantise(source: Path, target: Path, file_type: int, *, importance: Mapping[str, Sequence[float]], threads: int = 1) -> None:
+    """Let llama.cpp write another type. `importance` weighs columns, by tensor. Raises F047 where it fails or dies."""
+    order = {"source": str(source), "target": str(target), "type": file_type, "threads": threads, "importance": dict(importance)}
+    _run(QUANTISE, order)
 
 
 def answers(

@@ -69,8 +69,10 @@ def write_gguf(file: Path, order: Order) -> None:
     metadata = _metadata(source, family, config, order.quant if direct else "F32", planned)
     write(first, Content(family, config, metadata, planned, source.weights()), tell=order.tell)
     if not direct:
+        known = source.importance(order.tell)
+        columns = {name: known[each.source].tolist() for name, each in planned.items() if each.source in known}
         order.tell(f"llama.cpp makes {order.quant} of it")
-        llama_cpp.quantise(first, file, TYPES[order.quant].file_type)
+        llama_cpp.quantise(first, file, TYPES[order.quant].file_type, importance=columns)
         first.unlink()
 
 

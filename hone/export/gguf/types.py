@@ -40,7 +40,8 @@ THEIRS = {
     "IQ3_S": GgufType("IQ3_S", 26, 3.7),
     "IQ3_M": GgufType("IQ3_M", 27, 3.8),
 }
-"""Written by llama.cpp from our F32 file. Types that need an importance matrix are left out: without one they are useless."""
+"""Written by llama.cpp from our F32 file, with an importance matrix where the training data is at hand; types that cannot do without one
+are left out."""
 TYPES = OURS | THEIRS
 
 GGUF_ROUNDING = {

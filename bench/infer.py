@@ -2,12 +2,14 @@
 
 Every contender answers the same prompts with the same lengths, in fp32, with the weights of one checkpoint: one request at
 a time ("one"), and 32 at once whose prompts and answers have unlike lengths ("many"). A contender whose tokens are not
-those of the reference is not timed. `python -m bench.infer` takes some minutes; `--quick --busy` only shows that it runs.
+those of the reference is not timed, but for llama.cpp, which computes in F16 and takes part, where it is installed, as the
+peer to look up to. `python -m bench.infer` takes some minutes; `--quick --busy` only shows that it runs.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import random
 import sys
@@ -22,6 +24,8 @@ from bench import common
 
 SEEDLING = common.ROOT / "hone" / "demo" / "seedling"
 CONTENDERS = ("hone", "generate", "generate static")
+LLAMA_CPP = "llama.cpp F16"
+"""Takes part where llama-cpp-python is installed. It rounds weights and inputs to F16, so its answers need not be the reference's."""
 Run = dict[str, Any]
 
 
@@ -34,6 +38,8 @@ class Job:
     shape: str
     threads: int
     quick: bool
+    gguf: str
+    """The same model as a GGUF file in F16, for llama.cpp."""
 
 
 def workload(vocabulary: int, shape: str, quick: bool) -> list[tuple[list[int], int]]:
@@ -60,7 +66,8 @@ def child(file: Path) -> None:
     logging.disable_progress_bar()
     model = AutoModelForCausalLM.from_pretrained(job.model, dtype=torch.float32).eval()
     requests = workload(model.config.vocab_size, job.shape, job.quick)
-    answer = {"hone": _hone, "generate": _generate, "generate static": _static, "generate_batch": _batch}[job.contender](model)
+    contenders = {"hone": _hone, "generate": _generate, "generate static": _static, "generate_batch": _batch}
+    answer = _llama_cpp(job) if job.contender == LLAMA_CPP else contenders[job.contender](model)
     warm = [([5, 6, 7 + i], 4) for i in range(1 if job.shape == "one" else len(requests))]
     groups = [[request] for request in requests] if job.shape == "one" else [requests]
     answer(warm)
@@ -137,6 +144,64 @@ def _batch(model: Any) -> Any:
     return answer
 
 
+def _llama_cpp(job: Job) -> Any:
+    """llama.cpp through its own batches of sequences, greedy by numpy."""
+    import llama_cpp
+    import numpy
+
+    llama_cpp.llama_backend_init()
+    model = llama_cpp.llama_model_load_from_file(job.gguf.encode(), llama_cpp.llama_model_default_params())
+    how = llama_cpp.llama_context_default_params()
+    how.n_ctx, how.n_batch, how.n_ubatch, how.n_seq_max, how.kv_unified = 32 * 320, 8192, 512, 32, True
+    how.n_threads = how.n_threads_batch = job.threads
+    context = llama_cpp.llama_init_from_model(model, how)
+    size = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model))
+    batch = llama_cpp.llama_batch_init(8192, 0, 1)
+
+    def feed(rows: list[tuple[int, list[int], int]]) -> list[int]:
+        """(sequence, new tokens, their first position) of every row; the likeliest next tokens."""
+        count, last = 0, []
+        for row, tokens, start in rows:
+            for i, token in enumerate(tokens):
+                batch.token[count], batch.pos[count], batch.n_seq_id[count], batch.seq_id[count][0] = token, start + i, 1, row
+                batch.logits[count] = i == len(tokens) - 1
+                count += 1
+            last.append(count - 1)
+        batch.n_tokens = count
+        assert llama_cpp.llama_decode(context, batch) == 0
+        return [int(numpy.ctypeslib.as_array(llama_cpp.llama_get_logits_ith(context, at), (size,)).argmax()) for at in last]
+
+    def answer(requests: list[tuple[list[int], int]]) -> list[list[int]]:
+        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(context), True)
+        firsts = feed([(row, prompt, 0) for row, (prompt, _) in enumerate(requests)])
+        written = [[first] for first in firsts]
+        while rows := [row for row, (_, limit) in enumerate(requests) if len(written[row]) < limit]:
+            news = feed([(row, written[row][-1:], len(requests[row][0]) + len(written[row]) - 1) for row in rows])
+            for row, new in zip(rows, news, strict=True):
+                written[row].append(new)
+        return written
+
+    return answer
+
+
+def gguf(model: Path, file: Path) -> str:
+    """A model as a GGUF file in F16, without a tokenizer."""
+    from transformers import AutoConfig
+
+    from hone.export.gguf.families import family_of
+    from hone.export.gguf.types import TYPES
+    from hone.export.gguf.write import Content, plan, write
+    from hone.export.tensors import StoredWeights
+
+    config, weights = AutoConfig.from_pretrained(model).to_dict(), StoredWeights(model)
+    family = family_of(config)
+    planned = plan(weights, family, config, "F16", config["num_hidden_layers"])
+    metadata = {"general.file_type": TYPES["F16"].file_type, "tokenizer.ggml.model": "none"}
+    metadata |= {f"{family.arch}.{key}": value for key, value in family.metadata(config).items()}
+    write(file, Content(family, config, metadata, planned, weights), tell=lambda line: None)
+    return str(file)
+
+
 def models(folder: Path, names: list[str]) -> dict[str, str]:
     """The benchmark's 30 M model, saved in bf16 as models are, and the seedling."""
     import torch
@@ -158,12 +223,14 @@ def agreement(run: Run, reference: Run) -> float:
 def compete(folder: Path, options: argparse.Namespace) -> Run:
     """All rounds over all models and shapes."""
     places = models(folder, options.models)
+    peer = importlib.util.find_spec("llama_cpp") is not None
+    files = {name: gguf(Path(place), folder / f"{name}.gguf") if peer else "" for name, place in places.items()}
     jobs = [
-        (turn, name, Job(contender, place, shape, options.threads, options.quick or contender == "generate_batch"))
+        (turn, name, Job(contender, place, shape, options.threads, options.quick or contender == "generate_batch", files[name]))
         for turn, (name, place), shape in product(range(options.rounds), places.items(), ("one", "many"))
-        for contender in (*CONTENDERS, *(["generate_batch"] if options.batch and not turn else []))
+        for contender in (*CONTENDERS, *([LLAMA_CPP] if peer else []), *(["generate_batch"] if options.batch and not turn else []))
     ]
-    runs = [_run(folder / f"{turn}-{name}-{job.shape}-{job.contender.replace(' ', '-')}", name, job) for turn, name, job in jobs]
+    runs = [_run(folder / f"{turn}-{name}-{job.shape}-{job.contender.replace(' ', '-')}.job", name, job) for turn, name, job in jobs]
     return {"machine": common.machine(), "threads": options.threads, "summary": summary(runs), "runs": [_short(run) for run in runs]}
 
 

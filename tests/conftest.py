@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
 os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
 
 ROOT = Path(__file__).parents[1]
+Work = Callable[..., int]
 VOCABULARY = 384
 SHAPE = {
     "vocab_size": VOCABULARY,
@@ -97,3 +101,31 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     made = PreTrainedTokenizerFast(tokenizer_object=raw, pad_token=special[0], eos_token=special[1], additional_special_tokens=special[2:])
     made.chat_template = CHATML
     return made
+
+
+@pytest.fixture(scope="session")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Work]:
+    """`work(words, fault="", kill_after=None, log=None)` runs `hone words...` and returns how it ended."""
+    logs = tmp_path_factory.mktemp("logs")
+    shop = subprocess.Popen(
+        [sys.executable, "-m", "tests.workshop"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+
+    def run(words: list[str], *, fault: str = "", kill_after: float | None = None, log: Path | None = None) -> int:
+        assert shop.stdin is not None and shop.stdout is not None
+        order = {"words": words, "fault": fault, "kill_after": kill_after, "log": str(log or logs / "last.txt")}
+        print(json.dumps(order), file=shop.stdin, flush=True)
+        answer = shop.stdout.readline()
+        assert answer, "the workshop has died"
+        return int(answer)
+
+    yield run
+    assert shop.stdin is not None
+    shop.stdin.close()
+    shop.wait(timeout=60)
+    if shop.stdout is not None:
+        shop.stdout.close()

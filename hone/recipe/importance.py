@@ -18,8 +18,9 @@ from transformers.pytorch_utils import Conv1D
 
 from hone.core.errors import HoneError
 from hone.core.types import Batch, Group
-from hone.data.batching import micro_batches, size
+from hone.data.batching import micro_batches
 from hone.data.prepare import prepare
+from hone.data.sharing import size
 from hone.models.policy import Policy
 from hone.models.settings import HardwareSettings
 from hone.recipe.opening import open_model

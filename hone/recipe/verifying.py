@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from hone.core.disk import size
 from hone.core.errors import HoneError
 from hone.export.base import Checked
+from hone.export.gguf import llama_cpp
 from hone.export.gguf.header import read_header
-from hone.export.gguf.subject import gguf_subject
+from hone.export.gguf.subject import gguf_subject, run_by_llama_cpp
 from hone.export.packed import base_weights
 from hone.export.proof.diagnose import Cause, Finding, Verdict, verify
 from hone.export.proof.endpoint import Server, verify_endpoint
@@ -56,7 +57,12 @@ Read = Callable[[Sequence[int], Sequence[int]], Tensor]
 def verify_copy(path: str | Path, golden: Golden) -> Verdict:
     """Replay a certificate on a folder or a GGUF file. What cannot even be loaded is a finding too."""
     try:
-        return verify(golden, subject_of(Path(path), golden))
+        file = gguf_file(Path(path))
+        subject = subject_of(Path(path), golden)
+        if file is None or not llama_cpp.installed():
+            return verify(golden, subject)
+        with llama_cpp.Session(file, context=longest(golden)) as session:
+            return verify(golden, run_by_llama_cpp(subject, file, session))
     except HoneError as error:
         if error.code not in MEANS:
             raise
@@ -68,14 +74,26 @@ def checked_copy(path: Path, golden: Golden) -> Checked:
     return reason_not_to_verify(path) or verify_copy(path, golden)
 
 
+def gguf_file(path: Path) -> Path | None:
+    """The GGUF file that is meant by a path: itself, or the one in a folder that holds no other model."""
+    if path.suffix == ".gguf":
+        return path
+    return None if (path / "config.json").is_file() else next(iter(sorted(path.glob("*.gguf"))), None)
+
+
+def longest(golden: Golden) -> int:
+    """Positions that the longest probe takes with its answer."""
+    return max((len(vector.tokens) for vector in golden.vectors), default=0) + 1
+
+
 def subject_of(path: Path, golden: Golden) -> Subject:
     """A whole model's folder, an adapter's folder, a run, or a GGUF file or its folder."""
     if (path / "adapter").is_dir():
         return _adapter(path / "adapter", golden)
     if (path / CONFIG).is_file():
         return _adapter(path, golden)
-    file = path if path.suffix == ".gguf" else next(iter(sorted(path.glob("*.gguf"))), None)
-    if file is not None and not (path / "config.json").is_file():
+    file = gguf_file(path)
+    if file is not None:
         return gguf_subject(file, golden)
     return _whole(path / "model" if (path / "model").is_dir() else path, golden)
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,9 +19,9 @@ from hone.export.base import choose_quant
 from hone.export.shards import write_weights
 from hone.export.tensors import StoredWeights
 from hone.recipe.exporting import Wanted, export, open_source
+from tests.conftest import Work
 
 Tuned = Callable[..., Path]
-EXPORT = "import sys; from hone.cli.main import main; sys.exit(main(sys.argv[1:]))"
 
 
 def test_several_targets_at_once_and_their_papers(tuned_of: Tuned, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -60,24 +57,9 @@ def test_verify_from_the_command_line(tuned_of: Tuned, tmp_path: Path, capsys: p
 
 
 @pytest.mark.parametrize("point", ["mid_write:model.safetensors", "before_write:golden.json", "before_rename"])
-def test_a_killed_export_leaves_nothing_under_a_final_name(point: str, tuned_of: Tuned, tmp_path: Path) -> None:
-    words = [
-        sys.executable,
-        "-W",
-        "ignore",
-        "-c",
-        EXPORT,
-        "export",
-        str(tuned_of("qwen3") / "adapter"),
-        "--to",
-        "merged",
-        "--out",
-        str(tmp_path),
-        "--no-verify",
-    ]
-    environment = os.environ | {"HONE_FAULT": point}
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, cwd=Path(__file__).parents[2])
-    assert done.returncode == -9, done.stderr
+def test_a_killed_export_leaves_nothing_under_a_final_name(point: str, work: Work, tuned_of: Tuned, tmp_path: Path) -> None:
+    words = ["export", str(tuned_of("qwen3") / "adapter"), "--to", "merged", "--out", str(tmp_path), "--no-verify"]
+    assert work(words, fault=point) == -9
     left = [path.name for path in tmp_path.iterdir()]
     assert left and all(name.startswith(".tmp-") for name in left)
     (artifact,) = export(open_source(str(tuned_of("qwen3") / "adapter")), Wanted(targets=("merged",), out=tmp_path))

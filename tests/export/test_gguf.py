@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import random
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +14,24 @@ import torch
 from safetensors.torch import load_file
 
 from hone.core.errors import HoneError
+from hone.demo import SEEDLING
 from hone.export.gguf import llama_cpp
 from hone.export.gguf.families import FAMILIES, _swap, _unswap, family_of
 from hone.export.gguf.header import BLOCKS, read_header
 from hone.export.gguf.read import read_tensor
+from hone.export.gguf.subject import gguf_subject
 from hone.export.gguf.vocabulary import TRIALS, vocabulary_metadata
 from hone.export.gguf.words import KINDS, encoder
+from hone.export.proof.diagnose import verify
 from hone.export.proof.golden import Golden
+from hone.export.tensors import Weights
 from hone.models.tokens import load_tokenizer
 from hone.recipe.exporting import Wanted, export, open_source
+from hone.recipe.verifying import verify_copy
+from tests.export.kit import tune
 
 Tuned = Callable[..., Path]
+with_llama_cpp = pytest.mark.skipif(not llama_cpp.installed(), reason="llama-cpp-python is not installed (docs/export.md says how)")
 
 
 @pytest.fixture(scope="module")
@@ -170,9 +177,7 @@ def test_k_types_need_llama_cpp_and_rows_of_256(tuned_of: Tuned, tmp_path: Path)
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("llama_cpp") is None, reason="llama-cpp-python is not installed (pip install llama-cpp-python)"
-)
+@with_llama_cpp
 @pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3", "phi3", "gpt2"])
 def test_llama_cpp_says_the_same(family: str, file_of: Callable[[str], Path]) -> None:
     """It encodes every probe as training did, and gives the same greedy answers."""
@@ -183,3 +188,26 @@ def test_llama_cpp_says_the_same(family: str, file_of: Callable[[str], Path]) ->
     for vector, (seen, answer) in zip(golden.vectors, found, strict=True):
         assert seen == vector.written, vector.name
         assert answer == vector.answer, vector.name
+
+
+@with_llama_cpp
+def test_k_types_of_the_small_base_with_what_matters_in_a_text(tmp_path: Path) -> None:
+    """llama.cpp writes them, hone and llama.cpp read them alike, and a matrix of what matters changes the file."""
+    tune(SEEDLING, tmp_path / "run", rank=4)
+    source = open_source(str(tmp_path / "run" / "adapter"))
+    found = dict[str, Path]()
+    for name, weights in (("plain", {}), ("weighed", _first_columns(source.weights()))):
+        wanted = Wanted(targets=("gguf",), out=tmp_path / name, quant="q4_k_m")
+        (made,) = export(replace(source, importance=lambda tell, w=weights: w), wanted)
+        found[name] = next(made.path.glob("*.gguf"))
+        verdict = verify_copy(made.path, source.golden)
+        assert verdict.passed and "run by llama.cpp" in verdict.subject, verdict.findings
+        ours = verify(source.golden, gguf_subject(found[name], source.golden)).total
+        assert abs(ours.kl - verdict.total.kl) < 0.3 * verdict.total.kl
+    assert found["plain"].read_bytes() != found["weighed"].read_bytes()
+
+
+def _first_columns(weights: Weights) -> dict[str, torch.Tensor]:
+    """As if only the first eight columns of every matrix met anything."""
+    shapes = {name: weights.shape(name) for name in weights.names() if name.endswith("_proj.weight")}
+    return {name: torch.tensor([100.0] * 8 + [1e-3] * (shape[1] - 8)) for name, shape in shapes.items()}

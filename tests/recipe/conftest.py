@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +13,6 @@ import pytest
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-Work = Callable[..., int]
 WORDS = "harbour baker ship bread lantern rope market clock river apple".split()
 
 
@@ -40,31 +37,3 @@ def data_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
             talk = [{"role": "user", "content": f"{i}: {said}"}, {"role": "assistant", "content": said.split()[0]}]
             file.write(json.dumps({"messages": talk}) + "\n")
     return path
-
-
-@pytest.fixture(scope="session")
-def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Work]:
-    """`work(words, fault="", kill_after=None, log=None)` runs `hone words...` and returns how it ended."""
-    logs = tmp_path_factory.mktemp("logs")
-    shop = subprocess.Popen(
-        [sys.executable, "-m", "tests.recipe.workshop"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=Path(__file__).parents[2],
-    )
-
-    def run(words: list[str], *, fault: str = "", kill_after: float | None = None, log: Path | None = None) -> int:
-        assert shop.stdin is not None and shop.stdout is not None
-        order = {"words": words, "fault": fault, "kill_after": kill_after, "log": str(log or logs / "last.txt")}
-        print(json.dumps(order), file=shop.stdin, flush=True)
-        answer = shop.stdout.readline()
-        assert answer, "the workshop has died"
-        return int(answer)
-
-    yield run
-    assert shop.stdin is not None
-    shop.stdin.close()
-    shop.wait(timeout=60)
-    if shop.stdout is not None:
-        shop.stdout.close()

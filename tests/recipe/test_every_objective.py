@@ -12,7 +12,7 @@ import pytest
 
 from hone.demo import Town
 from hone.recipe.opening import open_model
-from tests.recipe.conftest import Work
+from tests.conftest import Work
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast

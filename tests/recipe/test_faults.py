@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from hone.train import checkpoint
 from hone.train.lock import run_lock
-from tests.recipe.conftest import Work
+from tests.conftest import Work
 from tests.recipe.test_kills import metrics, words
 
 

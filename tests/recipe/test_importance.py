@@ -15,7 +15,7 @@ from hone.models.policy import using_attention
 from hone.models.settings import HardwareSettings
 from hone.recipe.importance import LEAST, importance, of_run
 from hone.recipe.opening import open_model
-from tests.recipe.conftest import Work
+from tests.conftest import Work
 
 
 @pytest.fixture(scope="module")

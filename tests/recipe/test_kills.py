@@ -11,7 +11,7 @@ import pytest
 from safetensors.torch import load_file
 
 from hone.train import checkpoint
-from tests.recipe.conftest import Work
+from tests.conftest import Work
 
 CLOCKS = ("seconds", "tokens_per_second", "memory_bytes")
 

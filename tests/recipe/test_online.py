@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hone.recipe.opening import open_model
-from tests.recipe.conftest import Work
+from tests.conftest import Work
 from tests.recipe.test_kills import metrics, state
 
 

@@ -10,7 +10,8 @@ import pytest
 
 from hone.core.errors import HoneError
 from hone.recipe import pipeline
-from tests.recipe.conftest import WORDS, Work
+from tests.conftest import Work
+from tests.recipe.conftest import WORDS
 
 
 @pytest.fixture(scope="module")

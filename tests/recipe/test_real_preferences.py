@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from hone.recipe.opening import open_model
-from tests.recipe.conftest import Work
+from tests.conftest import Work
 
 SHORT = {
     "optim.max_steps": 6, "optim.batch_size": 8, "eval.every": 6, "eval.max_rows": 48, "data.max_length": 512, "data.held_out": 0.1,

@@ -13,7 +13,7 @@ from hone.eval.heldout import recall
 from hone.recipe import ranking, sweep
 from hone.recipe.grid import Axis, arms_of, axes_of
 from hone.recipe.pipeline import finished
-from tests.recipe.conftest import Work
+from tests.conftest import Work
 from tests.recipe.test_aside import metrics
 
 

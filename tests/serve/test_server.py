@@ -8,6 +8,7 @@ import copy
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
 import struct
@@ -366,3 +367,22 @@ def test_a_client_that_dies_frees_its_rows(server: Server) -> None:
         time.sleep(0.05)
     assert 1 <= server.metric("hone_answers_abandoned_total") - before <= 4, "some may have been done before it died"
     assert server.client().chat.completions.create(model="base", messages=QUESTION, max_tokens=2).usage.completion_tokens == 2
+
+
+def node_modules() -> str | None:
+    """A folder from which node finds the npm package openai: HONE_NODE says where it was installed."""
+    place, node = os.environ.get("HONE_NODE", str(Path.cwd())), shutil.which("node")
+    return place if node is not None and (Path(place) / "node_modules" / "openai").is_dir() else None
+
+
+@pytest.mark.skipif(node_modules() is None, reason="no npm client here (npm install --prefix FOLDER openai, then HONE_NODE=FOLDER)")
+def test_the_npm_client(server: Server, direct: Callable[..., str]) -> None:
+    script = ["node", str(Path(__file__).with_name("client.mjs")), f"http://127.0.0.1:{server.port}/v1", KEY, str(node_modules())]
+    done = subprocess.run(script, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert said["models"] == ["base", "tuned", "caller"]
+    assert said["whole"] == said["streamed"] == direct("base", SHIP, 6)
+    assert (said["places"], said["finish"]) == (6, "length")
+    assert said["call"]["name"] == "weather" and json.loads(said["call"]["arguments"]) == {"city": "Rome"}
+    assert said["refused"] == [404, "model_not_found"] and said["unknown"] == 401

@@ -1,10 +1,13 @@
 """llama.cpp itself, where llama-cpp-python is installed: it quantises in its K- and I-types, and answers probes.
 
 It runs in a child process, because it is C++ that may abort, and an abort must not take hone along.
+
+Shape legend: P places, V vocabulary.
 """
 
 from __future__ import annotations
 
+import base64
 import importlib.util
 import json
 import subprocess
@@ -13,11 +16,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
+from torch import Tensor
+
 from hone.core.errors import HoneError
 
 BLOCK = 256
 """K-types cut rows into pieces of this length."""
-INSTALL = "pip install llama-cpp-python (it compiles for many minutes), or use --quant Q8_0, Q5_0 or Q4_0, which need no llama.cpp"
+INSTALL = "pip install 'hone-llm[llamacpp]' (it compiles for many minutes), or use --quant Q8_0, Q5_0 or Q4_0, which need no llama.cpp"
 
 QUANTISE = """
 import ctypes, json, sys
@@ -38,7 +44,7 @@ ANSWER = """
 import json, sys
 import llama_cpp
 order = json.load(sys.stdin)
-model = llama_cpp.Llama(order["file"], n_ctx=order["context"], n_threads=order["threads"], verbose=False, logits_all=False)
+model = llama_cpp.Llama(order["file"], n_ctx=order["context"], n_threads=order["threads"], type_k=0, type_v=0)
 found = []
 for text, tokens, most in order["prompts"]:
     seen = model.tokenize(text.encode(), add_bos=False, special=True)
@@ -50,6 +56,23 @@ for text, tokens, most in order["prompts"]:
             break
     found.append([seen, answer])
 json.dump(found, sys.stdout)
+"""
+
+SESSION = """
+import base64, json, sys
+import llama_cpp
+order = json.loads(sys.stdin.readline())
+size, fp32 = order["context"], {"type_k": 0, "type_v": 0}
+model = llama_cpp.Llama(order["file"], n_ctx=size, n_batch=size, n_threads=order["threads"], verbose=False, logits_all=True, **fp32)
+for line in sys.stdin:
+    order = json.loads(line)
+    if "text" in order:
+        found = model.tokenize(order["text"].encode(), add_bos=False, special=True)
+    else:
+        model.reset()
+        model.eval(order["tokens"])
+        found = base64.b64encode(model.scores[order["places"]].astype("<f4").tobytes()).decode()
+    print(json.dumps(found), flush=True)
 """
 
 
@@ -90,12 +113,58 @@ def answers(
     return [(seen, answer) for seen, answer in json.loads(_run(ANSWER, order))]
 
 
+class Session:
+    """A file held open by llama.cpp in a process of its own, while the context lasts. Raises F047 where that dies."""
+
+    def __init__(self, file: Path, *, context: int) -> None:
+        self._order = {"file": str(file), "context": context, "threads": 1}
+
+    def __enter__(self) -> Session:
+        command, pipe = [sys.executable, "-c", SESSION], subprocess.PIPE
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True)
+        self._send(self._order)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._process as process:
+            process.kill()
+
+    def tokens(self, text: str) -> list[int]:
+        """A text with its control tokens, as llama.cpp encodes it; without BOS."""
+        return [int(token) for token in self._ask({"text": text})]
+
+    def logprobs(self, tokens: Sequence[int], places: Sequence[int]) -> Tensor:
+        """Log-probabilities of what follows some places of a text, (P, V)."""
+        raw = bytearray(base64.b64decode(self._ask({"tokens": list(tokens), "places": list(places)})))
+        return torch.frombuffer(raw, dtype=torch.float32).view(len(places), -1).log_softmax(-1)
+
+    def _send(self, order: dict[str, Any]) -> None:
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(order) + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            raise _died(self._process.wait(), "") from None
+
+    def _ask(self, order: dict[str, Any]) -> Any:
+        self._send(order)
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise _died(self._process.wait(), "")
+        return json.loads(line)
+
+
+def _died(status: int, said: str) -> HoneError:
+    how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    line = next((line for line in lines if "error loading model" in line), lines[-1] if lines else "")[:200]
+    fix = "try another --quant, or another version of llama-cpp-python"
+    return HoneError("F047", f"llama.cpp {how}{f': {line}' if line else ''}", where="llama-cpp-python", fix=fix)
+
+
 def _run(script: str, order: dict[str, Any]) -> str:
     done = subprocess.run([sys.executable, "-c", script], input=json.dumps(order), capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        how = f"was killed by signal {-done.returncode}" if done.returncode < 0 else f"ended with status {done.returncode}"
-        line = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "")[:200]
-        raise HoneError(
-            "F047", f"llama.cpp {how}: {line}", where="llama-cpp-python", fix="try another --quant, or another version of llama-cpp-python"
-        )
+        raise _died(done.returncode, done.stderr)
     return done.stdout

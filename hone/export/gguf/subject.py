@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from hone.export.gguf.header import Header, read_header
+from hone.export.gguf.llama_cpp import Session
 from hone.export.gguf.read import GgufWeights, words_of
 from hone.export.gguf.words import encoder
 from hone.export.proof.golden import Golden
@@ -31,7 +33,7 @@ def gguf_subject(file: Path, golden: Golden) -> Subject:
         kind=f"GGUF {weights.stored}, read by hone",
         stored=weights.stored,
         logprobs=read,
-        encode=encode_as_llama_cpp(header),
+        encode=encode_as_llama_cpp(header, encoder(header.metadata)),
         render=render_with(templates_of(header.metadata), special_names(header.metadata), golden),
         bos=header.metadata.get("tokenizer.ggml.bos_token_id"),
         stop_ids=stops_of(header.metadata),
@@ -42,9 +44,15 @@ def gguf_subject(file: Path, golden: Golden) -> Subject:
     )
 
 
-def encode_as_llama_cpp(header: Header) -> Encode:
+def run_by_llama_cpp(subject: Subject, file: Path, session: Session) -> Subject:
+    """The same file, answering through llama.cpp itself instead of hone's reader."""
+    encode = encode_as_llama_cpp(read_header(file), session.tokens)
+    return replace(subject, kind=f"GGUF {subject.stored}, run by llama.cpp", logprobs=session.logprobs, encode=encode)
+
+
+def encode_as_llama_cpp(header: Header, plain: Callable[[str], list[int]]) -> Encode:
     """BOS goes in front where the file says so; its server takes the one away that a template writes itself."""
-    plain, bos = encoder(header.metadata), header.metadata.get("tokenizer.ggml.bos_token_id")
+    bos = header.metadata.get("tokenizer.ggml.bos_token_id")
     adds = bool(header.metadata.get("tokenizer.ggml.add_bos_token", header.metadata["tokenizer.ggml.model"] == "llama"))
 
     def encode(text: str, chat: bool) -> list[int]:

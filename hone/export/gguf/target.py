@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from hone.export.gguf.write import Content, Planned, plan, write
 from hone.export.papers import FolderTarget
 
 DEFAULT = "Q8_0"
+UNTOLD = re.compile("phi-?3", re.IGNORECASE)
+"""A name with this in it makes llama.cpp strip blanks after control tokens, whatever the tokenizer does, or refuse the file."""
 SAMPLING = {
     "temperature": "temp",
     "top_k": "top_k",
@@ -85,7 +88,7 @@ def _metadata(source: Source, family: Family, config: Mapping[str, Any], quant: 
     rows = planned["token_embd.weight"].shape[0]
     prompts = [vector.text for vector in source.golden.vectors if vector.messages]
     found: dict[str, Any] = {
-        "general.name": source.name,
+        "general.name": UNTOLD.sub("phi 3", source.name),
         "general.type": "model",
         "general.file_type": TYPES[quant].file_type,
         "general.quantization_version": 2,

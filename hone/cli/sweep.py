@@ -49,7 +49,8 @@ def command(
     check_memory(cost)
     if dry_run:
         return 0
-    shop = sweeping.Workshop(out, note=lambda text: paragraph(out, text))
+    plans = {arm.folder: plan for arm, plan in cost.arms}
+    shop = sweeping.Workshop(out, note=lambda text: paragraph(out, text), plans=plans)
     if search == "optuna":
         first = sweeping.base_seed(source, sweep.plain)
         status, sweep = searching.run(sweep, trials, shop, seeds=range(first, first + seeds), seed=first)

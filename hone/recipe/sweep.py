@@ -14,7 +14,8 @@ from rich.console import Console
 from hone.core.errors import HoneError
 from hone.core.files import write_atomically
 from hone.eval.heldout import recall
-from hone.recipe import halving, ranking
+from hone.recipe import halving, ranking, together
+from hone.recipe.forecast import Forecast
 from hone.recipe.grid import Arm, Axis, full_name
 from hone.recipe.pipeline import finished
 from hone.recipe.run import Wishes, folder_of, prepare_run, train_run, with_settings
@@ -58,6 +59,8 @@ class Workshop:
     console: Console
     note: Note
     stores: Stores = field(default_factory=lambda: Stores(shared=True))
+    plans: Mapping[str, Forecast] = field(default_factory=dict)
+    """What each arm will take, by its folder; those without a plan are never joined."""
 
 
 def base_seed(source: str, plain: Sequence[str]) -> int:
@@ -133,7 +136,13 @@ def train_arms(sweep: Sweep, arms: Sequence[Arm], shop: Workshop, share: float |
     todo = [arm for arm in arms if not reached(sweep.place(arm), share)]
     if len(todo) < len(arms):
         shop.note(f"{len(arms) - len(todo)} of {len(arms)} runs are there already")
-    return _train_one_by_one(sweep, todo, shop, share)
+    named = {arm.folder: arm for arm in todo}
+    for names in together.parties({arm.folder: sweep.raws[arm.folder] for arm in todo}, shop.plans):
+        train = _train_one_by_one if len(names) == 1 else _train_together
+        status = train(sweep, [named[name] for name in names], shop, share)
+        if status:
+            return status
+    return 0
 
 
 def _train_one_by_one(sweep: Sweep, arms: Sequence[Arm], shop: Workshop, share: float | None) -> int:
@@ -147,6 +156,14 @@ def _train_one_by_one(sweep: Sweep, arms: Sequence[Arm], shop: Workshop, share: 
         if status:
             return status
     return 0
+
+
+def _train_together(sweep: Sweep, arms: Sequence[Arm], shop: Workshop, share: float | None) -> int:
+    shop.note(f"\n{len(arms)} runs in one pass over one base: {'; '.join(arm.folder for arm in arms)}")
+    quiet = Console(quiet=True, force_terminal=False)
+    runs = [prepare_run(sweep.raws[arm.folder], quiet, shop.stores) for arm in arms]
+    wishes = [Wishes(until=share, command=sweep.command(arm)) for arm in arms]
+    return together.train_runs(runs, wishes, shop.stores, shop.console, shop.note)
 
 
 def reached(folder: Path, share: float | None) -> bool:

@@ -12,7 +12,7 @@ import torch
 
 from hone.core.types import Batch
 from hone.objectives.base import Objective
-from hone.train.engine import Engine, Stopped
+from hone.train.engine import Engine, Stopped, Tally
 from hone.train.optim import rate_at
 
 
@@ -84,11 +84,7 @@ def train(
     Randomness (dropout) is re-seeded from (seed, step) at every step, so a resumed run repeats the uninterrupted one
     without storing any generator's state.
     """
-    state = State(engine, done, len(source), tokens=tokens)
-    engine.taken = done
-    engine.policy.model.train()
-    for hook in hooks:
-        hook.started(state)
+    state = opened(engine, source, hooks, done=done, tokens=tokens)
     steps = source.steps(done + 1) if not state.stop else iter(())
     for step, batches in enumerate(steps, start=done + 1):
         _reseed(seed, step)
@@ -104,10 +100,26 @@ def train(
     return state
 
 
+def opened(engine: Engine, source: Source, hooks: tuple[Hook, ...], *, done: int, tokens: int) -> State:
+    """What is there before the first step, told to the hooks."""
+    state = State(engine, done, len(source), tokens=tokens)
+    engine.taken = done
+    engine.policy.model.train()
+    for hook in hooks:
+        hook.started(state)
+    return state
+
+
 def _one_step(state: State, step: int, batches: list[Batch], objective: Objective, hooks: tuple[Hook, ...]) -> None:
+    started = time.perf_counter()
+    state.engine.begin(step, state.total)
+    tally = state.engine.forward_backward(batches, objective, should_stop=lambda: any(hook.wants_stop() for hook in hooks))
+    move(state, step, batches, tally, hooks, seconds=time.perf_counter() - started)
+
+
+def move(state: State, step: int, batches: list[Batch], tally: Tally, hooks: tuple[Hook, ...], *, seconds: float) -> None:
+    """Clip, ask the hooks, and move the weights by the gradient that is there, which took so many `seconds`."""
     engine, started = state.engine, time.perf_counter()
-    engine.begin(step, state.total)
-    tally = engine.forward_backward(batches, objective, should_stop=lambda: any(hook.wants_stop() for hook in hooks))
     norm = engine.gradient_norm(tally)
     rate = rate_at(step, state.total, engine.optim)
     learned = sum(batch.count("token") for batch in batches)
@@ -118,7 +130,7 @@ def _one_step(state: State, step: int, batches: list[Batch], objective: Objectiv
     else:
         engine.forget()
     engine.taken = step
-    state.metrics["seconds"] = time.perf_counter() - started
+    state.metrics["seconds"] = seconds + time.perf_counter() - started
     state.metrics["tokens_per_second"] = tally.tokens / state.metrics["seconds"]
     for hook in hooks:
         hook.stepped(state)

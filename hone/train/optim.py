@@ -109,12 +109,19 @@ def recall(optimiser: torch.optim.Optimizer, kept: Mapping[nn.Parameter, Mapping
             if not known:
                 continue
             if isinstance(optimiser, torch.optim.AdamW):
-                optimiser.state[master] = {key: value.clone() for key, value in known.items()}
+                optimiser.state[master] = {key: _beside(master, value) for key, value in known.items()}
                 continue
             own.init_state(group, master, i, j)
             state = optimiser.state[master]
             for key, value in known.items():
                 state[key] = int(value) if key == "step" else state[key].copy_(value)
+
+
+def _beside(master: nn.Parameter, value: Tensor) -> Tensor:
+    """A copy of something that is remembered of a weight. Fused AdamW walks over weight and moments together: both lie in memory alike."""
+    if value.shape != master.shape:
+        return value.to(master.device, copy=True)
+    return torch.empty_like(master, dtype=value.dtype).copy_(value)
 
 
 def embedding_factors(model: nn.Module, moving: Mapping[str, nn.Parameter], optim: OptimSettings) -> list[float]:

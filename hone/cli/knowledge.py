@@ -52,8 +52,9 @@ def _code(code: str, lang: str) -> Page:
         family = ", ".join(sorted(each for each in known if each[0] == code[0])) or "none"
         raise HoneError("C003", f"there is no code {code}", where="hone explain", fix=f"codes with this letter: {family}")
     entry = known[code]
-    if lang == "zh" and entry.zh:
-        return Page(f"{code}: {entry.title}", entry.zh.strip())
+    if lang == "zh":
+        title, _, rest = entry.zh.partition("。")
+        return Page(f"{code}: {title}", rest) if rest else Page(code, entry.zh)
     return Page(f"{code}: {entry.title}", entry.why.strip(), (("fix", entry.fix.strip()),))
 
 

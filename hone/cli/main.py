@@ -36,6 +36,7 @@ VERBS = {
     "train": Verb("hone.cli.train", "command", "Train a model on data, or go on training.", takes_settings=True),
     "sweep": Verb("hone.cli.sweep", "command", "Other settings side by side; is the best really better?", takes_settings=True),
     "compare": Verb("hone.cli.compare", "command", "Runs side by side, and what their difference is worth."),
+    "forecast": Verb("hone.cli.forecast", "command", "The loss that a run will end with."),
     "pipeline": Verb("hone.cli.pipeline", "command", "SFT and what follows it, stage after stage.", takes_settings=True),
     "plan": Verb("hone.cli.plan", "command", "Memory, time and advice; trains nothing.", takes_settings=True),
     "advise": Verb("hone.cli.advise", "command", "What to train and how, each with its reason.", takes_settings=True),

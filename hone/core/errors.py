@@ -50,17 +50,19 @@ class Code(NamedTuple):
     why: str
     fix: str
     zh: str = ""
-    """All of it in Chinese, where it has been written."""
+    """All of it in Chinese."""
 
 
 @cache
 def catalogue() -> dict[str, Code]:
-    """Every code that hone can raise, read from `hone/core/codes/*.yaml` (code -> title, why, fix, and zh for some)."""
+    """Every code that hone can raise, read from `hone/core/codes/*.yaml` (title, why, fix); in Chinese there or in codes.zh.yaml."""
     import yaml
 
+    here = Path(__file__).parent
+    chinese: dict[str, str] = yaml.safe_load((here / "codes.zh.yaml").read_text("utf-8"))
     found: dict[str, Code] = {}
-    for file in sorted((Path(__file__).parent / "codes").glob("*.yaml")):
+    for file in sorted((here / "codes").glob("*.yaml")):
         for code, entry in (yaml.safe_load(file.read_text("utf-8")) or {}).items():
             assert code not in found, f"{code} is described twice"
-            found[code] = Code(entry["title"], entry["why"], entry["fix"], entry.get("zh", ""))
+            found[code] = Code(entry["title"], entry["why"], entry["fix"], str(entry.get("zh") or chinese.get(code, "")).strip())
     return found

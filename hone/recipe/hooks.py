@@ -10,6 +10,7 @@ from hone.core.events import Events
 from hone.core.types import Origin, Signals
 from hone.plan.doctor import Chart, diagnose
 from hone.plan.doctor.base import LIKELY
+from hone.recipe.foresight import outlook
 from hone.report.chart import ASIDE, chart_of
 from hone.report.folder import read_run
 from hone.report.progress import Progress
@@ -26,6 +27,21 @@ class ShowProgress(BaseHook):
 
     def stepped(self, state: State) -> None:
         self.progress.update(state.step, state.metrics)
+
+
+class Foresee(BaseHook):
+    """After each evaluation, once 15 % are done, says what the held-out loss will be at the end. Comes after the evaluation."""
+
+    def __init__(self, folder: Path, events: Events, note: Callable[[str], None]) -> None:
+        self.folder, self.events, self.note = folder, events, note
+
+    def stepped(self, state: State) -> None:
+        if "eval_loss" not in state.metrics or state.step == state.total:
+            return
+        found = outlook(read_run(self.folder), state.total)
+        if found.end is not None:
+            self.events.emit("forecast", step=state.step, **found.end._asdict())
+            self.note(str(found))
 
 
 class Written(BaseHook):

@@ -27,7 +27,7 @@ from hone.recipe.based import based, remembered
 from hone.recipe.build import tuned
 from hone.recipe.certificate import certify
 from hone.recipe.feed import Feed, check_data, feed
-from hone.recipe.hooks import Examine, Samples, ShowProgress, Track
+from hone.recipe.hooks import Examine, Foresee, Samples, ShowProgress, Track
 from hone.recipe.papers import settings_of, write_papers
 from hone.recipe.rehearsing import Stage, rehearsal
 from hone.recipe.settings import Recipe, resolve
@@ -228,6 +228,7 @@ def hooks_of(start: Start, stopper: Stopper) -> Iterator[tuple[Hook, ...]]:
             engine.limit = shortage.recall()
             hooks += [
                 Samples(answer, watch.samples, every=watch.every or 1, events=events, note=progress.note),
+                Foresee(run.folder, events, progress.note),
                 ShowProgress(progress),
                 Track(trackers),
                 Examine(run.folder, events=events, note=progress.note),

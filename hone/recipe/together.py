@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
+from hone.models.heads import text_config
 from hone.models.policy import Policy
 from hone.models.recompute import recompute_blocks
 from hone.recipe.forecast import Forecast
@@ -85,7 +86,7 @@ def joinable(run: Run) -> bool:
     """Whether a run that is ready can share its forwards: packed whatever its rows, and nothing moves but linear LoRAs."""
     layers = lora_layers(run.policy.model)
     ours = {f"{path}.{half}" for path in layers for half in "ab"}
-    window = run.policy.model.config.get_text_config().to_dict().get("sliding_window")  # type: ignore[operator]
+    window = text_config(run.policy.model).to_dict().get("sliding_window")
     short = window is None or run.recipe.data.max_length < window
     simple = all(type(layer) is LoraLinear for layer in layers.values())
     return run.policy.packed and run.world.size == 1 and short and simple and set(run.policy.trainable()) == ours

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from hone.report.folder import Record, RunFolder, plain
 from hone.report.numbers import clock, count, finite, loss_text
 
-TOLD = ("t", "kind", "step", "what", "text", "reason", "eval_loss", "best_step")
+TOLD = ("t", "kind", "step", "what", "text", "reason", "eval_loss", "best_step", "value", "low", "high")
 """Fields that the title of a line already tells."""
 
 
@@ -76,6 +76,7 @@ def _line(event: Record, begin: float) -> Line:
         "loss_spike": ("mixed", f"{what or 'The loss jumped'}{at}"),
         "early_stop": ("plain", f"Stopped early{at}: the held-out loss was best at step {best or 0:,.0f}"),
         "evaluated": ("plain", f"Evaluated{at}" + (f": held-out loss {loss_text(loss)}" if loss is not None else "")),
+        "forecast": ("plain", f"Expected at the end{at}: held-out loss " + _interval(event)),
         "stopped": ("mixed", f"Stopped{at}: {reason}"),
         "best_kept": ("plain", f"Kept the weights of step {step or 0:,.0f}, the best on held-out data"),
         "finished": ("good", f"Finished{at}" + ("" if reason == "the end" else f": {reason}")),
@@ -87,6 +88,12 @@ def _line(event: Record, begin: float) -> Line:
     rest = {key: value for key, value in shown.items() if key not in TOLD and value not in (None, "", [], {})}
     detail = " · ".join(f"{key.replace('_', ' ')} {_brief(value)}" for key, value in rest.items())
     return Line(_when(event, begin), tone, title[:1].upper() + title[1:].rstrip(": "), detail)
+
+
+def _interval(event: Record) -> str:
+    """A value with both ends of its interval."""
+    value, low, high = (finite(event.get(name)) for name in ("value", "low", "high"))
+    return "" if value is None or low is None or high is None else f"{loss_text(value)} ({loss_text(low)} to {loss_text(high)})"
 
 
 def _checkpoints(events: Sequence[Record], begin: float) -> Line:

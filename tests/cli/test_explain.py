@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
+import yaml
 from rich.cells import cell_len
 from rich.console import Console
 
 from hone.cli.explain import show
 from hone.cli.knowledge import kind, look_up, settings_pages
 from hone.cli.main import main
+from hone.core import errors
 from hone.core.errors import HoneError, catalogue
 from hone.core.terms import glossary
 
@@ -23,6 +26,23 @@ def test_every_code_has_a_page(code: str) -> None:
     assert page.title == f"{code}: {catalogue()[code].title}"
     assert page.text
     assert dict(page.lines)["fix"]
+
+
+def test_every_code_is_explained_in_chinese_once() -> None:
+    """A title, and after it what mends it, in Chinese and with its punctuation."""
+    thin = [code for code, entry in catalogue().items() if len(CHINESE.findall(entry.zh)) < 12]
+    assert thin == []
+    assert [code for code, entry in catalogue().items() if re.search(r"[\u4e00-\u9fff][,;:?]", entry.zh)] == []
+    there = yaml.safe_load((Path(errors.__file__).parent / "codes.zh.yaml").read_text("utf-8"))
+    own = {
+        code
+        for file in (Path(errors.__file__).parent / "codes").glob("*.yaml")
+        for code, entry in yaml.safe_load(file.read_text("utf-8")).items()
+        if "zh" in entry
+    }
+    assert there.keys() <= catalogue().keys() and not there.keys() & own
+    page = look_up("F002", "zh")
+    assert CHINESE.search(page.title) and CHINESE.search(page.text) and page.title.startswith("F002: ")
 
 
 @pytest.mark.parametrize("key", glossary())

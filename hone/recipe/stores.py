@@ -42,7 +42,9 @@ class Stores:
 def leaves_base_alone(recipe: Recipe) -> bool:
     """Whether a method trains small matrices only, and starts from the base as it is."""
     tuning = recipe.resolved["tuning"]
-    return tuning["method"] in ("lora", "dora") and tuning["init"] != "loftq" and not tuning["train"]
+    if tuning["method"] not in ("lora", "dora") or recipe.model.scheme is not None:
+        return False
+    return tuning["init"] != "loftq" and not tuning["train"]
 
 
 def _key(recipe: Recipe, loaded: Loaded) -> str:

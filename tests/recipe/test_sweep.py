@@ -32,7 +32,7 @@ def starts(folder: Path) -> dict[str, float]:
 def test_killed_it_goes_on_and_each_arm_is_its_solo_run(work: Work, model_folder: Path, data_file: Path, tmp_path: Path) -> None:
     folder, log = tmp_path / "sweep", tmp_path / "log.txt"
     command = ["sweep", *words(model_folder, data_file, folder, "lr=1e-3,1e-2", "tuning.method=dora,lora", "rank=2")]
-    assert work(command, fault="after_step 6", log=log) == -9, log.read_text()
+    assert work(command, fault="after_step 9", log=log) == -9, log.read_text()
     begun = starts(folder)
     assert len(begun) == 3 and sum(finished(folder / name) for name in begun) == 1, "one alone, two in one pass"
     assert work(command, log=log) == 0, log.read_text()

@@ -22,6 +22,9 @@ PACKED = {"nf4": Scheme("nf4", double=True), "fp4": Scheme("fp4", double=True), 
 """Quantised on the way, one matrix at a time, in bitsandbytes' layout."""
 
 
+AGAIN = "packed again, a change of less than half a step between two values is rounded away: trust the check, not the training"
+
+
 @TARGETS.add("merged")
 class Merged(FolderTarget):
     """A whole model in safetensors. By default each tensor keeps the type that it has in the base."""
@@ -45,7 +48,7 @@ class Merged(FolderTarget):
             path=order.folder,
             what=f"A whole model: the trained change is folded into the base's weights{bits}.",
             commands=(f"hone chat {word}", f"vllm serve ./{word} --served-model-name {source.name}"),
-            notes=(rounded,) if source.scheme is not None else (),
+            notes=(rounded, *([AGAIN] if order.quant in PACKED else [])) if source.scheme is not None else (),
         )
 
 

@@ -96,6 +96,32 @@ def test_a_planted_outlier_is_chosen_first_and_takes_most_of_the_divergence_away
     assert sum(choice.extra for choice in choices) <= 3 * errors[PLANTED].extra
 
 
+def test_on_other_text_the_choice_beats_first_last_and_random_layers_at_the_same_bytes() -> None:
+    other = micro_batches(nets.singles(12, seed=1), 256)
+    model = with_an_outlier()
+    known = hidden_states(policy_of(copy.deepcopy(model)), other)
+    errors, bench = benched(model)
+    uniform = divergence(bench.policy, other, known)
+    limit = 2 * errors[PLANTED].extra
+    chosen = [choice.path for choice in allot(bench, errors, Limits(extra=limit), tell=lambda _: None)]
+    dynamic = divergence(bench.policy, other, known)
+    assert dynamic < uniform
+
+    def with_kept(order: list[str]) -> float:
+        for path, layer in bench.packed.items():
+            bench.policy.model.set_submodule(path, layer)
+        left = limit
+        for path in order:
+            if errors[path].extra <= left:
+                bench.restore(path)
+                left -= errors[path].extra
+        return divergence(bench.policy, other, known)
+
+    paths = [path for path in errors if path != PLANTED]
+    assert chosen[0] == PLANTED
+    assert dynamic < min(with_kept(order) for order in (paths, paths[::-1], paths[3:] + paths[:3]))
+
+
 def test_a_wanted_divergence_is_come_to_and_not_more() -> None:
     errors, bench = benched(with_an_outlier())
     wanted = 0.5 * bench.divergence()

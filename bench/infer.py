@@ -66,7 +66,7 @@ def child(file: Path) -> None:
     logging.disable_progress_bar()
     model = AutoModelForCausalLM.from_pretrained(job.model, dtype=torch.float32).eval()
     requests = workload(model.config.vocab_size, job.shape, job.quick)
-    contenders = {"hone": _hone, "generate": _generate, "generate static": _static, "generate_batch": _batch}
+    contenders = {"hone": _hone, "generate": plain, "generate static": _static, "generate_batch": batched}
     answer = _llama_cpp(job) if job.contender == LLAMA_CPP else contenders[job.contender](model)
     warm = [([5, 6, 7 + i], 4) for i in range(1 if job.shape == "one" else len(requests))]
     groups = [[request] for request in requests] if job.shape == "one" else [requests]
@@ -111,7 +111,7 @@ def _hone(model: Any) -> Any:
     return answer
 
 
-def _generate(model: Any, **options: Any) -> Any:
+def plain(model: Any, **options: Any) -> Any:
     """Prompts padded on the left; the batch runs to its longest answer, and each is cut to its own length."""
     import torch
 
@@ -128,10 +128,10 @@ def _generate(model: Any, **options: Any) -> Any:
 
 
 def _static(model: Any) -> Any:
-    return _generate(model, cache_implementation="static")
+    return plain(model, cache_implementation="static")
 
 
-def _batch(model: Any) -> Any:
+def batched(model: Any) -> Any:
     """transformers' continuous batching."""
     from transformers import GenerationConfig
 
@@ -268,18 +268,19 @@ def _short(run: Run) -> Run:
 
 def show(rows: list[Run]) -> str:
     header = ("contender", "tokens/s", "range", "CPU s", "peak MiB", "same answers", "hone is faster")
-    return common.table(header, [_cells(row) for row in rows])
+    return common.table(header, [cells(row, f"{row['model']} {row['shape']} {row['contender']}") for row in rows])
 
 
-def _cells(row: Run) -> tuple[str, ...]:
+def cells(row: Run, name: str) -> tuple[str, ...]:
+    """A row of a table under its name."""
     rate, faster = row["tokens_per_second"], row.get("hone_is_faster")
     return (
-        f"{row['model']} {row['shape']} {row['contender']}",
+        name,
         f"{rate['median']:.0f}",
         f"{rate['low']:.0f}-{rate['high']:.0f}",
         f"{row['cpu_seconds']['median']:.2f}",
         f"{row['peak_bytes']['median'] / 2**20:.0f}",
-        "short trial" if row["short_trial"] else f"{row['same_answers']:.0%}",
+        "short trial" if row.get("short_trial") else f"{row['same_answers']:.0%}",
         f"{faster['median']:.2f} x ({faster['low']:.2f}-{faster['high']:.2f})" if faster and row["contender"] != "hone" else "",
     )
 

@@ -40,7 +40,7 @@ def objectives() -> Rows:
 
 
 def presets() -> Rows:
-    """Ready-made settings of methods whose answers the model writes itself (`hone train NAME`)."""
+    """Ready-made settings of a method (`hone train NAME`); every one can be changed behind it."""
     from hone.recipe.words import PRESETS
 
     return [(file.stem, file.read_text("utf-8").partition("\n")[0].removeprefix("# ")) for file in sorted(PRESETS.glob("*.yaml"))]

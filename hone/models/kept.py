@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from hone.core.files import staged_file
-from hone.core.types import Batch, Facts, Group
+from hone.core.types import Facts, Group
 from hone.core.types import Sequence as Tokens
 from hone.data.batching import consecutive
 from hone.data.lazy import LazyGroups
-
-Say = Callable[[Batch], Mapping[str, Tensor]]
-"""A batch to facts of its reads, each (N,) or (N, K)."""
+from hone.models.teacher import Say
 
 
 class Told(LazyGroups):

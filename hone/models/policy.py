@@ -19,7 +19,7 @@ from hone.core.errors import HoneError
 from hone.core.types import Batch, Needs, Segment, Signals
 from hone.models import attention, heads, prologue, readouts, vocabulary
 from hone.models.logprob import Head, token_logprobs
-from hone.models.teacher import teacher_reading
+from hone.models.teacher import Say, teacher_reading
 from hone.objectives.base import asked
 from hone.tuning.base import Tuning, trainable
 
@@ -30,7 +30,8 @@ class Policy:
 
     `packed` says whether the model's attention can read a forest of segments; `stock` is the attention it came with,
     which the padded layout uses. `heads` have weights of their own and are trained with the rest (`grow`); `teacher` is what
-    a divergence is measured from, unless the batch brings what it said.
+    a divergence is measured from, unless the batch brings what it said; `reference` is a second copy of what the model was, for
+    methods that move the base itself.
     """
 
     model: nn.Module
@@ -38,7 +39,8 @@ class Policy:
     packed: bool = True
     stock: str = "sdpa"
     heads: nn.ModuleDict = field(default_factory=nn.ModuleDict)
-    teacher: Policy | None = None
+    teacher: Policy | Say | None = None
+    reference: Policy | None = None
     words: int | None = None
     """Only the first rows of the head count: some models pad their vocabulary further than their relatives do."""
 
@@ -128,10 +130,12 @@ class Policy:
 
     @torch.no_grad()
     def _reference(self, batch: Batch, temperature: float = 1.0) -> Tensor:
-        """Log-probabilities under the base, without dropout: those that the batch brings, else with the adapter stepping aside."""
+        """Log-probabilities under the base, without dropout: those that the batch brings, or of its copy, or the adapter steps aside."""
         if "ref_logp" in batch.facts:
             assert temperature == 1.0, "the reference is cached at temperature 1"
             return batch.facts["ref_logp"]
+        if self.reference is not None:
+            return self.reference.signals(batch, {"logp": {"temperature": temperature}}).logp
         with self.tuning.disabled(self.model), evaluating(self.model):
             return token_logprobs(self.hidden(batch)[batch.read_N], self.head(temperature), batch.target_N)
 

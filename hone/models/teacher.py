@@ -28,7 +28,11 @@ Said = Callable[[slice], tuple[Tensor | None, Tensor]]
 """Reads to the teacher's (token ids or None, log-probabilities)."""
 
 
-def teacher_reading(teacher: Policy | None, batch: Batch, how: Mapping[str, Any]) -> Reading:
+Say = Callable[[Batch], Mapping[str, Tensor]]
+"""A batch to facts of its reads, each (N,) or (N, K)."""
+
+
+def teacher_reading(teacher: Policy | Say | None, batch: Batch, how: Mapping[str, Any]) -> Reading:
     """The divergence of the student's distribution from the teacher's, as a function of the student's logits.
 
     `how` has `beta` (see `hone.objectives.divergence.jsd`), `temperature` and `top_k` (None is the whole vocabulary; otherwise
@@ -55,9 +59,12 @@ def _cached(batch: Batch) -> Said:
     return lambda rows: (batch.facts[IDS][rows].long() if IDS in batch.facts else None, batch.facts[LOGP][rows])
 
 
-def _live(teacher: Policy | None, batch: Batch, temperature: float, top_k: int | None) -> Said:
+def _live(teacher: Policy | Say | None, batch: Batch, temperature: float, top_k: int | None) -> Said:
     if teacher is None:
         raise HoneError("C052", "there is no teacher to learn from", where="model.teacher", fix="name one: model.teacher=FOLDER_OR_HUB_ID")
+    if callable(teacher):
+        told_NK = teacher(batch)[LOGP].to(batch.tokens_T.device)
+        return lambda rows: (None, told_NK[rows])
     with torch.no_grad():
         hidden_ND = teacher.hidden(batch)[batch.read_N]
     head = teacher.head(temperature)

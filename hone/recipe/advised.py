@@ -39,6 +39,7 @@ def advised(raw: Mapping[str, Any], recipe: Recipe, prepared: Prepared, loaded: 
     work = Work(
         facts=facts, adapters=own, linear=share.numbers or linear, largest=widest, quantised=share.kind, packed=share.nbytes,
         dtype=dtype, device=weight.device.type, moments=MOMENTS[recipe.optim.name],
+        reference=recipe.copies,
     )  # fmt: skip
     capacity = here(hardware("."), weight.device.type).usable + round(weight_bytes(work)) + CONTEXT[work.device]
     chosen = settle(

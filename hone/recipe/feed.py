@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from hone.core.errors import HoneError
 from hone.core.functions import function_at
 from hone.core.types import Conversation, Signals
 from hone.data.chat import ChatTemplate
@@ -29,6 +28,7 @@ from hone.rollout.gate import gate
 from hone.rollout.on_policy import Crew, OnPolicy
 from hone.rollout.prompts import Prompt
 from hone.rollout.questions import Questions, prepare_questions
+from hone.rollout.ranks import agreed, shared
 from hone.rollout.reading import reader
 from hone.rollout.rewards import Panel, Tools, Verdict, Written
 from hone.rollout.sample import Sampler, context_of
@@ -115,14 +115,14 @@ def _deaf(signals: Signals) -> None:
 def _online(run: Run, engine: Engine, questions: Questions) -> Feed:
     recipe, rollout, optim = run.recipe, run.recipe.rollout, run.recipe.optim
     assert rollout is not None
-    _check_reference(run, rollout)
     live = replace(recipe, hardware=replace(recipe.hardware, signals="live"))
     supply(live, run.loaded, questions, run.policy)
     crew = crew_of(run, engine, rollout)
     once = -(-len(questions.asked) // optim.batch_size) * rollout.passes
     total = optim.max_steps or max(1, round((optim.epochs or 1.0) * once))
     budget = recipe.hardware.token_budget or 2048
-    source = OnPolicy(crew, questions.asked, rollout, step_prompts=optim.batch_size, total_steps=total, budget=budget, seed=recipe.seed)
+    together = crew if crew.sync else replace(crew, pen=shared(crew.pen, run.world), agree=agreed(run.world))
+    source = OnPolicy(together, questions.asked, rollout, step_prompts=optim.batch_size, total_steps=total, budget=budget, seed=recipe.seed)
     kept = questions.kept[: recipe.eval.max_rows]
     judged = bool(kept) and (bool(rollout.wanted) or rollout.environment is not None)
     if not judged:
@@ -130,17 +130,6 @@ def _online(run: Run, engine: Engine, questions: Questions) -> Feed:
     greedily = partial(judged_greedily, crew, kept, rollout)
     rows = Kept.of((prompt.origin, prompt.ids) for prompt in kept)
     return Feed(source, lambda _: rewarded(greedily()), (Tell(source),), by_row=lambda: rewards_by_row(greedily()), kept=rows)
-
-
-def _check_reference(run: Run, rollout: RolloutSettings) -> None:
-    """C067 where a reference is wanted that the method cannot show while it writes."""
-    if rollout.kl or "ref_logp" in run.recipe.objective.needs:
-        try:
-            with run.policy.tuning.disabled(run.policy.model):
-                return
-        except HoneError:
-            what = f"'{run.recipe.resolved['tuning']['method']}' moves the base itself, and the reference is asked about every new answer"
-            raise HoneError("C067", what, where="tuning.method", fix="take tuning=lora, or do without kl") from None
 
 
 def crew_of(run: Run, engine: Engine, rollout: RolloutSettings) -> Crew:

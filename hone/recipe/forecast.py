@@ -29,6 +29,7 @@ from hone.plan.memory import MOMENTS, Memory, Work, memory
 from hone.plan.shapes import ModelFacts, facts_of, model_facts, read_json
 from hone.recipe.quantised import automatic, kept_plain, share_in
 from hone.recipe.quantised import told as base_told
+from hone.recipe.start import base_of
 from hone.train.settings import EvalSettings, OptimSettings, OutputSettings
 
 if TYPE_CHECKING:
@@ -112,6 +113,8 @@ class Aim(NamedTuple):
     pace: float = 1.0
     rollout: Any = None
     """`RolloutSettings`, where the model writes what it learns from."""
+    copies: bool = False
+    """A second copy of the model is held as the reference."""
 
 
 def sections(raw: Mapping[str, Any]) -> tuple[dict[str, Any], Aim, list[str]]:
@@ -133,13 +136,14 @@ def sections(raw: Mapping[str, Any]) -> tuple[dict[str, Any], Aim, list[str]]:
     asked = {"shape": recipe.objective.data, "facts": recipe.objective.facts, "classes": recipe.objective.full.get("classes", ())}
     why = f"{objective['name']} with {tuning['method']}: their own code was asked for settings and sizes, which loads torch"
     plain = {name: value for name, value in recipe.resolved.items() if name != "reasons"}
-    return plain, Aim(asked, recipe.objective.pace, recipe.rollout), [why]
+    return plain, Aim(asked, recipe.objective.pace, recipe.rollout, recipe.copies), [why]
 
 
 def model_folder(name: str, revision: str | None) -> Path:
-    """The folder with a model's config and tokenizer; from the hub only the small files are fetched. Raises what `load` raises."""
+    """The folder with a model's config and tokenizer, or a run's base's; from the hub only the small files. Raises what `load` raises."""
     from hone.models.locate import local_folder
 
+    name = base_of(name)
     folder = local_folder(name, revision)
     if folder is not None:
         return folder
@@ -284,7 +288,7 @@ def forecast(raw: Mapping[str, Any], wish: Wish, count: Count = count_tokens) ->
         moments=MOMENTS[settings["optim"]["name"]],
         dtype=_dtype(settings["hardware"]["dtype"], facts, machine),
         device=machine.device, samples=len(settings["eval"]["samples"]),
-        sample_tokens=settings["eval"]["max_new_tokens"] + tokens.median,
+        sample_tokens=settings["eval"]["max_new_tokens"] + tokens.median, reference=aim.copies,
     )  # fmt: skip
     chosen = settle(settings["hardware"], tokens.worst, machine.usable, partial(at_budget, work, tokens, settings))
     advice = [*fill_in(settings, Facts(tokens.rows, facts.hidden, started_at(settings["tuning"]["method"]), aim.pace)), *chosen.advice]

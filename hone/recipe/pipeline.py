@@ -10,7 +10,7 @@ from typing import Any
 
 from hone.core.errors import HoneError
 from hone.core.faults import fault_point
-from hone.core.files import staged_folder, write_atomically
+from hone.core.files import write_atomically
 from hone.core.registry import nearest
 from hone.recipe.build import Opened
 from hone.recipe.opening import open_model
@@ -23,7 +23,7 @@ Train = Callable[[Raw], int]
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One run of a pipeline. `base` is the stage whose merged model it starts from, "" for the model that was given."""
+    """One run of a pipeline. `base` is the stage that it starts from, "" for the model that was given."""
 
     name: str
     method: str
@@ -73,7 +73,7 @@ def _sections(stage: Stage, places: Mapping[str, Path], raw: Mapping[str, Any]) 
     made: Raw = _merged(preset(stage.method) or {"objective": {"name": stage.method}}, shared)
     made["output"] = {**raw.get("output", {}), "folder": str(places[stage.name])}
     if stage.base:
-        made["model"] = {**made.get("model", {}), "name": str(places[stage.base] / "merged"), "revision": None}
+        made["model"] = {**made.get("model", {}), "name": str(places[stage.base]), "revision": None}
     made["data"] = {**_options(raw.get("data", {})), "train": _source(stage, raw)}
     if stage.judge:
         judge = {"name": "model", "run": str(places[stage.judge])}
@@ -125,23 +125,7 @@ def run(name: str, raw: Mapping[str, Any], train: Train, *, note: Callable[[str]
             status = train(sections)
             if status:
                 return status
-        if any(other.base == stage.name for other, _, _ in stages):
-            merge(folder)
     return 0
-
-
-def merge(folder: Path) -> Path:
-    """The model that a run made, as plain weights in `merged/`, for a stage that starts from it. Made once."""
-    place = folder / "merged"
-    if place.is_dir():
-        return place
-    opened = open_model(folder)
-    opened.policy.tuning.merge(opened.policy.model)
-    with staged_folder(place) as stage:
-        opened.policy.model.save_pretrained(stage)  # type: ignore[operator]
-        opened.tokenizer.chat_template = opened.template.source
-        opened.tokenizer.save_pretrained(stage)
-    return place
 
 
 def table(name: str, raw: Mapping[str, Any], measure: Callable[[Opened], Mapping[str, float]]) -> list[dict[str, Any]]:
@@ -156,4 +140,4 @@ def table(name: str, raw: Mapping[str, Any], measure: Callable[[Opened], Mapping
     return rows
 
 
-__all__ = ["PIPELINES", "Stage", "finished", "folder_of", "merge", "plan", "run", "table"]
+__all__ = ["PIPELINES", "Stage", "finished", "folder_of", "plan", "run", "table"]

@@ -31,6 +31,7 @@ from hone.recipe.hooks import Examine, Foresee, Samples, ShowProgress, Track
 from hone.recipe.papers import settings_of, write_papers
 from hone.recipe.rehearsing import Stage, rehearsal
 from hone.recipe.settings import Recipe, resolve
+from hone.recipe.start import started
 from hone.recipe.stores import Stores
 from hone.report import card, page
 from hone.report.progress import Progress
@@ -95,6 +96,8 @@ def prepare_run(raw: Mapping[str, Any], console: Console, stores: Stores | None 
         check_output(folder, 0)
     check_data(recipe)
     check_trackers(recipe.output.trackers)
+    raw = started(raw, world)
+    recipe = resolve(raw)
     loaded = stores.load(recipe)
     template = ChatTemplate.of(loaded.tokenizer, recipe.data.template)
     prepared = stores.prepare(recipe, loaded, template)

@@ -51,6 +51,17 @@ class Recipe:
     resolved: dict[str, Any]
     """The same as plain JSON, with every default filled in."""
 
+    @property
+    def refers(self) -> bool:
+        """Whether what the model was is asked about what it learns from."""
+        return "ref_logp" in self.objective.needs or bool(self.rollout and self.rollout.kl)
+
+    @property
+    def copies(self) -> bool:
+        """Whether a second copy of the model is held for that: asked live, of a method that moves the base itself."""
+        live = self.rollout is not None or self.hardware.signals == "live"
+        return self.refers and live and self.tuning.about.artifact == "model"
+
 
 def resolve(raw: Mapping[str, Any]) -> Recipe:
     """Validate raw sections and fill in the defaults. Raises C001 ... C006 before anything is downloaded or loaded."""

@@ -15,13 +15,14 @@ from hone.data.offline import Beside
 from hone.data.prepare import Prepared
 from hone.models.fingerprint import fingerprint_of
 from hone.models.foreign import foreign_teacher_says
-from hone.models.kept import Say, kept
+from hone.models.kept import kept
 from hone.models.load import Loaded
 from hone.models.policy import Policy, evaluating
-from hone.models.teacher import teacher_says
-from hone.recipe.build import Opened
+from hone.models.teacher import Say, teacher_says
+from hone.recipe.build import Opened, load_base, tuned
 from hone.recipe.opening import open_model
 from hone.recipe.settings import Recipe
+from hone.tuning.base import Untouched
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +38,15 @@ class Supplied:
 def supply(recipe: Recipe, loaded: Loaded, prepared: Prepared, policy: Policy) -> Supplied:
     """Everything that the objective needs, asked now where it is to be kept. The policy must not have moved yet.
 
-    Raises C051 (a reference that cannot be asked live), C052 (no teacher), P007 (a teacher with other tokens).
+    Where the reference is asked live and the method moves the base itself, the policy gets a second copy of the model to ask.
+    Raises C052 (no teacher) and P007 (a teacher with other tokens).
     """
     objective, held_out = recipe.objective, prepared.held_out[: recipe.eval.max_rows]
     made = [prepared.groups, held_out]
     if objective.aside is not None:
         made += [Beside(groups, objective.aside) for groups in (prepared.groups, held_out)]
     says: list[tuple[Say, dict[str, Any]]] = []
-    if "ref_logp" in objective.needs and _reference_is_kept(recipe, policy):
+    if recipe.refers and _reference_is_kept(recipe, policy):
         says.append((_reference_says(policy), {"reference": loaded.fingerprint, "dtype": str(loaded.model.dtype)}))
     if "divergence" in objective.needs:
         says += _teach(recipe, loaded, policy, objective.needs["divergence"])
@@ -60,9 +62,15 @@ def _several_passes(recipe: Recipe) -> bool:
 def _reference_is_kept(recipe: Recipe, policy: Policy) -> bool:
     wish, aside = recipe.hardware.signals, _steps_aside(policy)
     if wish == "live" and not aside:
-        what = f"'{recipe.resolved['tuning']['method']}' moves the base itself, so the reference is gone after the first step"
-        raise HoneError("C051", what, where="hardware.signals", fix="leave hardware.signals at auto, or set it to cached")
-    return wish == "cached" or not aside or (wish == "auto" and _several_passes(recipe))
+        policy.reference = second(recipe)
+    return wish == "cached" or (wish == "auto" and (not aside or _several_passes(recipe)))
+
+
+def second(recipe: Recipe) -> Policy:
+    """The model of a run once more, which stays as it is."""
+    loaded = load_base(recipe.model, recipe.hardware)
+    loaded.model.requires_grad_(False)
+    return tuned(loaded, Untouched(), seed=recipe.seed)
 
 
 def _steps_aside(policy: Policy) -> bool:
@@ -99,7 +107,9 @@ def _teach(recipe: Recipe, loaded: Loaded, policy: Policy, how: Mapping[str, Any
         if not how.get("by_rank"):
             what = f"the teacher '{recipe.model.teacher}' has other tokens than the model"
             raise HoneError("P007", what, where="model.teacher", fix="objective.name=uld, or a teacher of the same family")
-        return [(foreign_teacher_says(teacher.policy, teacher.tokenizer, loaded.tokenizer), key)]
+        say = foreign_teacher_says(teacher.policy, teacher.tokenizer, loaded.tokenizer)
+        policy.teacher = say if recipe.hardware.signals == "live" else None
+        return [] if policy.teacher else [(say, key)]
     _same_width(policy, teacher, how)
     if recipe.hardware.signals == "cached" or (recipe.hardware.signals == "auto" and _several_passes(recipe) and how.get("top_k")):
         return [(teacher_says(teacher.policy, how), key)]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from hone.core.types import Sequence
+from hone.core.types import Origin, Sequence
 from hone.rollout.answer import Answer
 from hone.rollout.prompts import Prompt
 
@@ -30,6 +30,16 @@ class Draft:
     stopped: bool
     earned: dict[str, float] = field(default_factory=dict)
     """Rewards by name that came with the writing, from an environment."""
+
+
+def draft_of(plain: Mapping[str, Any]) -> Draft:
+    """A draft from JSON, whose numbers come back to the last bit."""
+    return Draft(**{**plain, "sequence": sequence_of(plain["sequence"])})
+
+
+def sequence_of(plain: Mapping[str, Any]) -> Sequence:
+    """A sequence from JSON."""
+    return Sequence(plain["tokens"], plain["weights"], plain["facts"], Origin(*plain["origin"]))
 
 
 Pen = Callable[[Seq[Prompt], int, dict[str, Any]], list[Draft]]

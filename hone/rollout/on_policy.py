@@ -18,7 +18,7 @@ from hone.core.faults import fault_point
 from hone.core.types import Batch, Group, Origin, Sequence
 from hone.data.batching import micro_batches
 from hone.rollout.credit import Outcome, Scheme, contrast
-from hone.rollout.draft import Draft, Pen
+from hone.rollout.draft import Draft, Pen, draft_of, sequence_of
 from hone.rollout.prompts import Prompt
 from hone.rollout.rewards import Panel, Verdict, Written
 from hone.rollout.settings import RolloutSettings
@@ -47,6 +47,8 @@ class Crew:
     sync: Callable[[], None] | None = None
     """Sends the weights to a writer that has weights of its own, and can therefore write while the policy learns."""
     tell: Callable[..., None] = lambda kind, **fields: None
+    agree: Callable[[Callable[[], Verdict]], Verdict] = lambda judge: judge()
+    """Where several processes learn together, one judges and all hear the same; see `hone.rollout.ranks`."""
 
 
 @dataclass(slots=True)
@@ -108,10 +110,10 @@ class OnPolicy:
         """Take up what `state` told."""
         self._now = self._next = None
         if "now" in state:
-            groups = [tuple(map(_sequence, group)) for group in state["now"]["groups"]]
+            groups = [tuple(map(sequence_of, group)) for group in state["now"]["groups"]]
             self._now = Rollout(state["now"]["index"], groups, dict(state["now"]["metrics"]))
         if "next" in state:
-            drafts = [Draft(**{**draft, "sequence": _sequence(draft["sequence"])}) for draft in state["next"]["drafts"]]
+            drafts = [draft_of(draft) for draft in state["next"]["drafts"]]
             self._next = state["next"]["index"], _done(drafts)
 
     def _take(self, index: int) -> Rollout:
@@ -203,7 +205,7 @@ class OnPolicy:
     def _verdict(self, drafts: Seq[Draft], prompts: Seq[Prompt], size: int) -> Verdict:
         """What the panel says, and what the answers earned while they were written."""
         written = [_written(draft, prompts[i // size], i // size) for i, draft in enumerate(drafts)]
-        return self.crew.panel.judge(written, [draft.earned for draft in drafts])
+        return self.crew.agree(lambda: self.crew.panel.judge(written, [draft.earned for draft in drafts]))
 
     def _masked(self, draft: Draft) -> Sequence:
         if draft.stopped or self.settings.cut != "mask":
@@ -259,11 +261,6 @@ def _shape(drafts: Seq[Draft], size: int) -> dict[str, float]:
         "distinct": sum(len({draft.text for draft in group}) for group in groups) / count,
         "surprise": -sum(said) / max(1, len(said)),
     }
-
-
-def _sequence(plain: Mapping[str, Any]) -> Sequence:
-    """From JSON, whose numbers come back to the last bit."""
-    return Sequence(plain["tokens"], plain["weights"], plain["facts"], Origin(*plain["origin"]))
 
 
 def _done(drafts: list[Draft]) -> Future[list[Draft]]:

@@ -6,6 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+import yaml
 
 from hone.core.errors import HoneError
 from hone.recipe.settings import resolve
@@ -109,13 +110,26 @@ def test_unknown_objective_gets_the_nearest_name() -> None:
 
 def test_presets_are_whole_recipes_and_overrides_reach_into_them() -> None:
     for file in PRESETS.glob("*.yaml"):
-        made = recipe("rollout.rewards=number", source=file.stem.replace("_", "-"))
-        assert made.rollout is not None and made.rollout.sampling.temperature == 1.0, file
+        online = "rollout:" in file.read_text("utf-8")
+        made = recipe(*["rollout.rewards=number"] * online, "optim.max_steps=9", source=file.stem.replace("_", "-"))
+        assert (made.rollout is not None) == online and made.optim.max_steps == 9, file
+        assert made.rollout is None or made.rollout.sampling.temperature == 1.0, file
     made = recipe("rollout.rewards=[number, {name: length, most: 9, weight: 0.1}]", "rollout.credit.scale=none", "num_generations=4",
                   "rollout.sampling.top_p=0.9", source="grpo")  # fmt: skip
     assert made.rollout is not None and made.rollout.group_size == 4 and made.rollout.sampling.top_p == 0.9
     assert made.resolved["rollout"]["credit"] == {"name": "centred", "scale": "none"}
     assert resolve(made.resolved).resolved == made.resolved, "what is resolved can be resolved again"
+
+
+def test_every_named_method_has_a_preset_and_no_preset_chooses_weights_or_data() -> None:
+    named = {"sft", "dft", "cpt", "dpo", "ipo", "kto", "orpo", "cpo", "simpo", "mpo", "rm", "prm", "distill", "gkd", "ppo", "grpo", "rloo"}
+    presets = {file.stem: yaml.safe_load(file.read_text("utf-8")) for file in PRESETS.glob("*.yaml")}
+    assert named <= presets.keys()
+    for name, sections in presets.items():
+        assert sections.keys() <= {"objective", "optim", "rollout"}, name
+        assert not {"learning_rate", "epochs", "max_steps"} & sections["optim"].keys(), (
+            f"{name}: the adviser chooses these by size and rows"
+        )
 
 
 @pytest.mark.parametrize(

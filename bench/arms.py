@@ -39,7 +39,7 @@ class Arm:
 FULL = "tuning=full optim.learning_rate=1e-3"
 SCORE = "optim.batch_size=8 optim.learning_rate=1e-3"
 TAUGHT = "model.teacher={runs}/school"
-PREFER = "optim.batch_size=8 optim.max_steps=40"
+PREFER = "optim.batch_size=8 optim.max_steps=20"
 REWARD = "data={data}/checkable.jsonl rollout.rewards=number rollout.sampling.max_new_tokens=24"
 IMITATE = "tuning=full optim.learning_rate=5e-4 optim.batch_size=16 optim.max_steps=60"
 PROXY = 'rollout.rewards=[{{"name":"model","run":"{runs}/weak_judge"}},{{"name":"bench.manners:gold","weight":0.0}}]'
@@ -49,8 +49,8 @@ ARMS: dict[str, Arm] = {
     "school": Arm("tasks", SEEDLING_NAME, f"sft data={{data}}/school.jsonl {FULL} optim.epochs=1", "tasks", shared=True),
     "sft": Arm("manners", "school", f"sft data={{data}}/mixed-{{seed}}.jsonl {FULL} optim.batch_size=8 optim.epochs=1", "manners"),
     "dpo": Arm("manners", "sft", f"dpo data={{data}}/pairs.jsonl {PREFER} optim.learning_rate=3e-4", "manners"),
-    "kto": Arm("manners", "sft", f"kto data={{data}}/labels.jsonl {PREFER} optim.batch_size=16 optim.learning_rate=5e-4", "manners"),
-    "orpo": Arm("manners", "sft", f"orpo data={{data}}/pairs.jsonl {PREFER} optim.learning_rate=1e-3", "manners"),
+    "kto": Arm("manners", "sft", f"kto data={{data}}/labels.jsonl {PREFER} optim.batch_size=16 optim.learning_rate=3e-4", "manners"),
+    "orpo": Arm("manners", "sft", f"orpo data={{data}}/pairs.jsonl {PREFER} optim.max_steps=40 optim.learning_rate=1e-3", "manners"),
     "simpo": Arm("manners", "sft", f"simpo data={{data}}/pairs.jsonl {PREFER} optim.learning_rate=3e-4", "manners"),
     "reward model": Arm("judge", "school", f"rm data={{data}}/pairs.jsonl {SCORE} optim.max_steps=40", "pairs"),
     "till": Arm("sums", SEEDLING_NAME, f"sft data={{data}}/sums.jsonl {FULL} optim.max_steps=40", "sums"),

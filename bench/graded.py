@@ -52,9 +52,9 @@ def _talk(messages: Sequence[Any]) -> Conversation:
 def mannered(asked: Asked) -> Scores:
     """Share of sampled answers with manners, the same of greedy ones, and facts that greedy answers get right, whatever their style."""
     town = Town()
-    prompts = [row["prompt"] for row in (*town.preferences("held_out"), *town.labels("held_out"))]
-    drawn, greedy = asked.answers(prompts, times=DRAWN, temperature=1.0), asked.answers(prompts)
-    facts = [q.messages() for q in questions.facts(town.world, "held_out", 200, "bench")]
+    prompts, others = ([row["prompt"] for row in rows("held_out")] for rows in (town.preferences, town.labels))
+    drawn, greedy = asked.answers([*prompts, *others], times=DRAWN, temperature=1.0), asked.answers(prompts)
+    facts = [q.messages() for q in questions.facts(town.world, "held_out", 150, "bench")]
     said = asked.answers([messages[:-1] for messages in facts])
     return {
         "manners": [_mean(manners(text) for text in each) for each in drawn],

@@ -56,7 +56,9 @@ ARMS: dict[str, Arm] = {
     "till": Arm("sums", SEEDLING_NAME, f"sft data={{data}}/sums.jsonl {FULL} optim.max_steps=40", "sums"),
     "grpo": Arm("sums", "till", f"grpo {REWARD} optim.batch_size=8 optim.max_steps=60 optim.learning_rate=1e-3", "sums"),
     "rloo": Arm("sums", "till", f"rloo {REWARD} optim.batch_size=16 rollout.kl=0 optim.max_steps=60 optim.learning_rate=1e-3", "sums"),
-    "ppo": Arm("sums", "till", f"ppo {REWARD} optim.batch_size=32 rollout.kl=0.01 optim.max_steps=60 optim.learning_rate=1e-3", "sums"),
+    "ppo": Arm(
+        "sums", "till", f"ppo {REWARD} optim.batch_size=64 rollout.parts=1 rollout.kl=0 optim.max_steps=80 optim.learning_rate=1e-3", "sums",
+    ),
     "online dpo": Arm("sums", "till", f"online_dpo {REWARD} optim.max_steps=60 optim.learning_rate=5e-4", "sums"),
     "weak judge": Arm("fooled", "school", f"rm data={{data}}/few.jsonl {SCORE} optim.max_steps=12", "pairs", True),
     "fooled": Arm(

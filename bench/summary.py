@@ -108,7 +108,7 @@ def _span(found: Row | None) -> str:
 def document(found: Row) -> Path:
     """Put the table between the marks of docs/methods.md, and draw the curve."""
     text = DOCUMENT.read_text("utf-8")
-    text = re.sub(r"(<!-- table -->\n).*?(\n<!-- end -->)", lambda m: f"{m[1]}{table(found['summary'])}{m[2]}", text, flags=re.DOTALL)
+    text = re.sub(r"(<!-- table -->).*?(<!-- end -->)", lambda m: f"{m[1]}\n{table(found['summary'])}\n{m[2]}", text, flags=re.DOTALL)
     DOCUMENT.write_text(text, "utf-8")
     if found["curves"]:
         PICTURE.write_text(picture([run["curve"] for run in found["curves"]]), "utf-8")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.graded import Asked
-from hone.core.files import staged_folder
+from hone.core.files import staged_folder, write_atomically
 from hone.demo import SEEDLING, Town
 from hone.demo.town import phrasings, preferences
 from hone.recipe.opening import open_model
@@ -51,13 +51,14 @@ ARMS: dict[str, Arm] = {
     "dpo": Arm("manners", "sft", f"dpo data={{data}}/pairs.jsonl {PREFER} optim.learning_rate=3e-4", "manners"),
     "kto": Arm("manners", "sft", f"kto data={{data}}/labels.jsonl {PREFER} optim.batch_size=16 optim.learning_rate=3e-4", "manners"),
     "orpo": Arm("manners", "sft", f"orpo data={{data}}/pairs.jsonl {PREFER} optim.max_steps=40 optim.learning_rate=1e-3", "manners"),
-    "simpo": Arm("manners", "sft", f"simpo data={{data}}/pairs.jsonl {PREFER} optim.learning_rate=3e-4", "manners"),
+    "simpo": Arm("manners", "sft", f"simpo data={{data}}/pairs.jsonl {PREFER} optim.max_steps=32 optim.learning_rate=3e-4", "manners"),
     "reward model": Arm("judge", "school", f"rm data={{data}}/pairs.jsonl {SCORE} optim.max_steps=40", "pairs"),
     "till": Arm("sums", SEEDLING_NAME, f"sft data={{data}}/sums.jsonl {FULL} optim.max_steps=40", "sums"),
     "grpo": Arm("sums", "till", f"grpo {REWARD} optim.batch_size=8 optim.max_steps=60 optim.learning_rate=1e-3", "sums"),
     "rloo": Arm("sums", "till", f"rloo {REWARD} optim.batch_size=16 rollout.kl=0 optim.max_steps=60 optim.learning_rate=1e-3", "sums"),
     "ppo": Arm(
-        "sums", "till", f"ppo {REWARD} optim.batch_size=64 rollout.parts=1 rollout.kl=0 optim.max_steps=80 optim.learning_rate=1e-3", "sums",
+        "sums", "till", f"ppo {REWARD} optim.batch_size=64 rollout.parts=1 rollout.kl=0 optim.max_steps=80 optim.learning_rate=1e-3",
+        "sums",
     ),
     "online dpo": Arm("sums", "till", f"online_dpo {REWARD} optim.max_steps=60 optim.learning_rate=5e-4", "sums"),
     "weak judge": Arm("fooled", "school", f"rm data={{data}}/few.jsonl {SCORE} optim.max_steps=12", "pairs", True),
@@ -114,7 +115,7 @@ def teach(run: Path, folder: Path) -> None:
 
 def _save(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def half(run: Path, place: Path) -> Path:

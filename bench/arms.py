@@ -41,6 +41,7 @@ SCORE = "optim.batch_size=8 optim.learning_rate=1e-3"
 TAUGHT = "model.teacher={runs}/school"
 PREFER = "optim.batch_size=8 optim.max_steps=20"
 REWARD = "data={data}/checkable.jsonl rollout.rewards=number rollout.sampling.max_new_tokens=24"
+CRITIC = "rollout.parts=1 rollout.passes=1 rollout.credit.decay=1.0 objective.value_weight=0.1"
 IMITATE = "tuning=full optim.learning_rate=5e-4 optim.batch_size=16 optim.max_steps=60"
 PROXY = 'rollout.rewards=[{{"name":"model","run":"{runs}/weak_judge"}},{{"name":"bench.manners:gold","weight":0.0}}]'
 CURVE = ("reward/model", "reward/gold", "answer_tokens")
@@ -57,7 +58,7 @@ ARMS: dict[str, Arm] = {
     "grpo": Arm("sums", "till", f"grpo {REWARD} optim.batch_size=8 optim.max_steps=60 optim.learning_rate=1e-3", "sums"),
     "rloo": Arm("sums", "till", f"rloo {REWARD} optim.batch_size=16 rollout.kl=0 optim.max_steps=60 optim.learning_rate=1e-3", "sums"),
     "ppo": Arm(
-        "sums", "till", f"ppo {REWARD} optim.batch_size=64 rollout.parts=1 rollout.kl=0 optim.max_steps=80 optim.learning_rate=1e-3",
+        "sums", "till", f"ppo {REWARD} {CRITIC} optim.batch_size=64 rollout.kl=0 optim.max_steps=60 optim.learning_rate=1e-3",
         "sums",
     ),
     "online dpo": Arm("sums", "till", f"online_dpo {REWARD} optim.max_steps=60 optim.learning_rate=5e-4", "sums"),

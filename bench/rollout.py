@@ -36,11 +36,13 @@ def workload(vocabulary: int, quick: bool) -> Requests:
 
 def live(model: Any) -> Callable[[Requests], list[list[int]]]:
     """The sampler of a run."""
+    from transformers import AutoTokenizer
+
     from hone.models.kernels.fuse import fuse
     from hone.rollout.sample import Sampler
 
     fuse(model)
-    sampler = Sampler(model, None)
+    sampler = Sampler(model, AutoTokenizer.from_pretrained(infer.SEEDLING))
 
     def answer(requests: Requests) -> list[list[int]]:
         longest = max(limit for _, limit in requests)

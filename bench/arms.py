@@ -18,7 +18,7 @@ from hone.recipe.opening import open_model
 SEEDLING_NAME, HALF = "seedling", "half"
 """Starts that are not arms: the seedling itself, and every other layer of the tuned seedling."""
 FEW = 16
-"""Pairs of the weak judge, in all of which the better answer is the longer one."""
+"""Pairs of the weak judge. All are of one kind: the better answer is signed, and longer than the curt one."""
 LESSONS = 960
 
 
@@ -62,7 +62,7 @@ ARMS: dict[str, Arm] = {
         "sums",
     ),
     "online dpo": Arm("sums", "till", f"online_dpo {REWARD} optim.max_steps=60 optim.learning_rate=5e-4", "sums"),
-    "weak judge": Arm("fooled", "school", f"rm data={{data}}/few.jsonl {SCORE} optim.max_steps=16", "pairs", True),
+    "weak judge": Arm("fooled", "school", f"rm data={{data}}/few.jsonl {SCORE} optim.max_steps=12", "pairs", True),
     "fooled": Arm(
         "fooled", "sft", f"grpo data={{data}}/asked.jsonl {PROXY} rollout.sampling.max_new_tokens=72 optim.batch_size=4 optim.max_steps=60 "
         "optim.learning_rate=1e-3", "manners", curve=CURVE,
@@ -87,7 +87,8 @@ def write_data(folder: Path, seeds: Iterable[int]) -> None:
     _save(folder / "labels.jsonl", ({key: row[key] for key in ("prompt", "completion", "label")} for row in town.labels("train")))
     _save(folder / "checkable.jsonl", town.checkable("train"))
     _save(folder / "asked.jsonl", ({"prompt": row["prompt"], "answer": _inside(row)} for row in pairs))
-    _save(folder / "few.jsonl", longer_is_better(pairs))
+    curt = [{key: row[key] for key in ("prompt", "chosen", "rejected")} for row in pairs if row["fault"] == "curt"]
+    _save(folder / "few.jsonl", curt[:FEW])
     _save(folder / "lessons.jsonl", ({"messages": row["messages"]} for row in random.Random("lessons").sample(school, LESSONS)))
     for seed in seeds:
         rng = random.Random(f"mixed/{seed}")
@@ -98,16 +99,6 @@ def _inside(row: dict[str, Any]) -> str:
     """The bare answer in a wanted one."""
     text: str = row["chosen"][-1]["content"]
     return text.removeprefix(phrasings.COURTESY).removesuffix(preferences.SIGNATURE).strip()
-
-
-def longer_is_better(pairs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A few pairs by someone who only ever saw the better answer be the longer one: wanted over curt, rambling over polite but unsigned."""
-    rows = {fault: [row for row in pairs if row["fault"] == fault][: FEW // 2] for fault in ("curt", "rambling")}
-    short = [[{"role": "assistant", "content": f"{phrasings.COURTESY} {_inside(row)}"}] for row in rows["rambling"]]
-    wordy = [
-        {"prompt": row["prompt"], "chosen": row["rejected"], "rejected": each} for row, each in zip(rows["rambling"], short, strict=True)
-    ]
-    return [{key: row[key] for key in ("prompt", "chosen", "rejected")} for row in rows["curt"]] + wordy
 
 
 def teach(run: Path, folder: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from hone.core.errors import HoneError
 from hone.core.faults import fault_point
-from hone.core.types import Batch, Group, Origin, Sequence
+from hone.core.types import Batch, Group, Sequence
 from hone.data.batching import micro_batches
 from hone.rollout.credit import Outcome, Scheme, contrast
 from hone.rollout.draft import Draft, Pen, draft_of, sequence_of

@@ -89,7 +89,8 @@ def main() -> None:
         for seed in options.seeds:
             for name in options.only:
                 result_of(name, out, seed)
-    results = [json.loads(file.read_text("utf-8")) for file in sorted((out / "results").glob("*.json"))]
+    every = [json.loads(file.read_text("utf-8")) for file in sorted((out / "results").glob("*.json"))]
+    results = [result for result in every if result["history"] == arms.history(result["arm"])]
     found = {"machine": common.machine(), "summary": summary(results), "curves": [r for r in results if r["curve"]]}
     print(f"raw figures: {common.save('methods', found)}")
     print(f"the table: {document(found)}")

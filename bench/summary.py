@@ -39,7 +39,7 @@ def summary(results: Sequence[Row]) -> list[Row]:
 
 def _row(name: str, found: Sequence[Row], by_arm: dict[str, list[Row]]) -> Row:
     arm = ARMS[name]
-    against = "more sft" if arm.part == "distilled" and name != "more sft" else arm.start
+    against = "more sft" if arm.part == "distilled" and name not in ("student", "more sft") else arm.start
     row: Row = {"arm": name, "part": arm.part, "against": against, "seeds": [r["seed"] for r in found], "command": found[0]["command"]}
     row["cpu_seconds"] = statistics.fmean(r["cpu_seconds"] for r in found)
     row["metrics"] = {key: _metric(key, found, by_arm.get(against, [])) for key in found[0]["scores"]}

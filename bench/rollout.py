@@ -81,6 +81,7 @@ def compete(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
             file.write_text(json.dumps(asdict(infer.Job(contender, place, "rollout", options.threads, options.quick))))
             whole = common.in_child("bench.rollout", file, options.threads)
             run = json.loads(file.with_suffix(".out").read_text()) | {"model": name, "process_seconds": whole}
+            run["job"] |= {"model": name}
             print(f"  {name:9s} {contender:16s} {run['tokens_per_second']:8.1f} tokens/s", flush=True)
             runs.append(run)
     short = [{key: value for key, value in run.items() if key != "tokens"} for run in runs]

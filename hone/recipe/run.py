@@ -89,14 +89,13 @@ def prepare_run(raw: Mapping[str, Any], console: Console, stores: Stores | None 
     Runs that are given the same `stores` read what they have in common once.
     """
     stores = stores or Stores()
-    world, folder = World.join(), folder_of(resolve(raw))
-    raw, reasons = based(remembered(raw, folder))
     recipe = resolve(raw)
+    world, folder = World.join(), folder_of(recipe)
     if world.main:
         check_output(folder, 0)
     check_data(recipe)
     check_trackers(recipe.output.trackers)
-    raw = started(raw, world)
+    raw, reasons = based(remembered(started(raw, world), folder))
     recipe = resolve(raw)
     loaded = stores.load(recipe)
     template = ChatTemplate.of(loaded.tokenizer, recipe.data.template)

@@ -13,6 +13,7 @@ from hone.plan.headers import stored_tensors
 from hone.plan.layers import linears
 from hone.plan.packed import Share, contradiction, scheme_of, share_of
 from hone.plan.shapes import ModelFacts, read_json
+from hone.recipe.start import base_of
 
 METHOD = "tuning.method"
 
@@ -45,11 +46,11 @@ def kept_plain(raw: dict[str, Any], reasons: dict[str, str], folder: Path) -> tu
 
 
 def small_files(model: ModelSettings) -> Path:
-    """The folder of a model's configuration; from the hub, nothing large is fetched. Raises the M codes of loading."""
+    """The folder of a model's configuration, or of what a run was trained on; from the hub, nothing large is fetched. Raises the M codes of loading."""
     from hone.models.hub import fetch_small
     from hone.models.locate import local_folder
 
-    folder = local_folder(model.name, model.revision)
+    folder = local_folder(base_of(model.name), model.revision)
     return folder or fetch_small(model.name, revision=model.revision, trust_remote_code=model.trust_remote_code)[0]
 
 

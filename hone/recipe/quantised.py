@@ -46,7 +46,7 @@ def kept_plain(raw: dict[str, Any], reasons: dict[str, str], folder: Path) -> tu
 
 
 def small_files(model: ModelSettings) -> Path:
-    """The folder of a model's configuration, or of what a run was trained on; from the hub, nothing large is fetched. Raises the M codes of loading."""
+    """The folder of a model's configuration, or of a run's base; from the hub, nothing large is fetched. Raises the M codes of loading."""
     from hone.models.hub import fetch_small
     from hone.models.locate import local_folder
 

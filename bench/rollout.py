@@ -78,7 +78,7 @@ def compete(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     for turn, (name, place) in product(range(options.rounds), places.items()):
         for contender in CONTENDERS if options.batch and not turn else CONTENDERS[:2]:
             file = folder / f"{turn}-{name}-{contender}"
-            file.write_text(json.dumps(asdict(infer.Job(contender, place, "rollout", options.threads, options.quick))))
+            file.write_text(json.dumps(asdict(infer.Job(contender, place, "rollout", options.threads, options.quick, ""))))
             whole = common.in_child("bench.rollout", file, options.threads)
             run = json.loads(file.with_suffix(".out").read_text()) | {"model": name, "process_seconds": whole}
             run["job"] |= {"model": name}

@@ -14,7 +14,8 @@ from hone.models.policy import evaluating
 from hone.recipe.build import Opened
 from hone.recipe.opening import open_model
 from hone.recipe.start import base_of, merge
-from tests.recipe.conftest import WORDS, Work
+from tests.conftest import Work
+from tests.recipe.conftest import WORDS
 
 
 @pytest.fixture(scope="module")

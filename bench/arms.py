@@ -52,7 +52,7 @@ ARMS: dict[str, Arm] = {
     "dpo": Arm("manners", "sft", f"dpo data={{data}}/pairs.jsonl {PREFER} optim.learning_rate=3e-4", "manners"),
     "kto": Arm("manners", "sft", f"kto data={{data}}/labels.jsonl {PREFER} optim.batch_size=16 optim.learning_rate=3e-4", "manners"),
     "orpo": Arm("manners", "sft", f"orpo data={{data}}/pairs.jsonl {PREFER} optim.max_steps=40 optim.learning_rate=1e-3", "manners"),
-    "simpo": Arm("manners", "sft", f"simpo data={{data}}/pairs.jsonl {PREFER} optim.max_steps=32 optim.learning_rate=3e-4", "manners"),
+    "simpo": Arm("manners", "sft", f"simpo data={{data}}/pairs.jsonl {PREFER} optim.learning_rate=3e-4", "manners"),
     "reward model": Arm("judge", "school", f"rm data={{data}}/pairs.jsonl {SCORE} optim.max_steps=40", "pairs"),
     "till": Arm("sums", SEEDLING_NAME, f"sft data={{data}}/sums.jsonl {FULL} optim.max_steps=40", "sums"),
     "grpo": Arm("sums", "till", f"grpo {REWARD} optim.batch_size=8 optim.max_steps=60 optim.learning_rate=1e-3", "sums"),

@@ -82,12 +82,15 @@ def _met(name: str, row: Row) -> bool | None:
 
 def table(rows: Sequence[Row]) -> str:
     """The rows as Markdown, shares in percent."""
-    lines = ["| arm | starts from | number | value | change | over questions | goal | CPU s |", "|---|---|---|---:|---:|---:|---|---:|"]
+    lines = [
+        "| arm | seeds | against | number | value | change | over questions | goal | CPU s |",
+        "|---|---:|---|---|---:|---:|---:|---|---:|",
+    ]
     for row in rows:
         for key, metric in row["metrics"].items():
             main = key == MAIN[ARMS[row["arm"]].asks]
             goal = {True: "met", False: "**missed**", None: ""}[row["met"] if main else None]
-            names = (row["arm"], f"{row['against']}", key) if main else ("", "", key)
+            names = (row["arm"], str(len(row["seeds"])), row["against"], key) if main else ("", "", "", key)
             change, within = metric.get("change"), metric.get("change_over_questions")
             cells = [_cell(metric), _cell(change, sign=True), _span(within), goal, f"{row['cpu_seconds']:.0f}" if main else ""]
             lines.append(f"| {' | '.join((*names, *cells))} |")

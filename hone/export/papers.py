@@ -76,7 +76,8 @@ def readme(order: Order, made: Artifact) -> str:
     source, base = order.source, order.source.base.get("name", "")
     lines = [f"# {source.name}", "", made.what, ""]
     lines += [f"Made by hone from `{Path(base).name if Path(base).is_absolute() else base}` with `{source.method}`.", ""]
-    lines += ["## Use", "", "```bash", *made.commands, "```", "", "## Check", "", *measured(made.checked), ""]
+    lines += ["## Use", "", "In the folder that this one lies in:", "", "```bash", *made.commands, "```", ""]
+    lines += ["## Check", "", *measured(made.checked), ""]
     lines += ["`golden.json` holds what the trained model answered to a few probes, with its log-probabilities. This replays them:", ""]
     lines += ["```bash", f"hone verify {order.folder.name}", "```", ""]
     lines += ["## Notes", "", *(f"- {note}" for note in made.notes), ""] if made.notes else []

@@ -105,7 +105,6 @@ FAST: dict[str, Any] = {"learning_rate": 1e-2, "max_steps": 16}
 SICK = [
     Case("12 new facts, 40 passes", _memorised(12, LORA, 6e-3, 48), ("H001",), ("H017", "H003"), curable=True),
     Case("16 new facts, all weights", _memorised(16, FULL, 1e-3, 48), ("H001",), ("H017",), curable=True),
-    Case("16 new facts, rank 64", _memorised(16, {"method": "lora", "rank": 64}, 8e-3, 56), ("H001",), ("H017", "H003"), curable=True),
     Case("rate 12 times too high", _taught(optim={"learning_rate": 5e-2}), ("H003", "H005"), ("H017",), curable=True),
     Case(
         "all weights, rate 50 times too high",
@@ -125,16 +124,7 @@ SICK = [
         ("H002",),
         curable=True,
     ),
-    Case(
-        "rank 1 on keys",
-        _taught(tuning={"method": "lora", "rank": 1, "targets": ["k_proj"]}, optim={"max_steps": 40}),
-        ("H007",),
-        ("H002",),
-        curable=True,
-    ),
     Case("35 % of the labels wrong", _headlines(0.35), ("H008",), ("H001",)),
-    Case("25 % of the labels wrong", _headlines(0.25, 48), ("H008",), ("H001",)),
-    Case("half of the held-out rows are trained", _leaky(0.5), ("H009",)),
     Case("all held-out rows are trained", _leaky(1.0), ("H009",)),
     Case("half of the answers cut before their end", _endless(32), ("H010",), ("H011", "H008")),
     Case("answers without an end", _endless(26), ("H010",), ("H011", "H008")),
@@ -154,15 +144,7 @@ SICK = [
         ("H017",),
         curable=True,
     ),
-    Case(
-        "all weights, constant and too fast",
-        _taught(tuning=FULL, optim={"learning_rate": 8e-3, "schedule": "constant", "clip": None}),
-        ("H003", "H005"),
-        ("H017",),
-        curable=True,
-    ),
     Case("a judge who likes one letter", _reinforced("letters", **FAST), ("H013",), ("H014", "H017")),
-    Case("a judge who counts a word", _reinforced("shouting", **FAST), ("H013",), ("H014", "H017")),
     Case("steps of reinforcement too large", _reinforced("letters", alone=True, **FAST), ("H014",), ("H013", "H016", "H017")),
     Case(
         "one rollout for 16 steps",
@@ -170,7 +152,6 @@ SICK = [
         ("H015",),
         ("H014",),
     ),
-    Case("one rollout learned 12 times", _reinforced(None, rollout={"passes": 12}, max_steps=12, learning_rate=1e-3), ("H015",), ("H014",)),
     Case("a judge who is always content", _reinforced("content", alone=True), ("H016",)),
     Case("a judge nobody can please", _reinforced(None, rollout={"rewards": [{"name": "contains", "text": "Zanzibar"}]}), ("H016",)),
     Case(
@@ -179,9 +160,6 @@ SICK = [
         ("H017",),
         ("H001", "H003"),
     ),
-    Case(
-        "one narrow task, 6 times as fast", _taught(**NARROW, optim={"learning_rate": 2.5e-2, "max_steps": 40}), ("H017", "H003"), ("H001",)
-    ),
 ]
 WELL = [
     Case("LoRA as advised", _taught()),
@@ -189,11 +167,9 @@ WELL = [
     Case("LoRA, rank 8, a constant rate", _taught(tuning={"method": "lora", "rank": 8}, optim={"schedule": "constant"})),
     Case("DoRA", _taught(rows=128, tuning={"method": "dora", "rank": 8})),
     Case("all weights as advised", _taught(tuning=FULL)),
-    Case("two passes over 240 rows", _taught(rows=240, optim={"max_steps": 60})),
     Case("headlines only", _taught(**NARROW, optim={"max_steps": 28})),
     Case("sums only", _taught(tasks=("arithmetic",), optim={"max_steps": 32})),
     Case("facts only, cosine", _taught(tasks=("facts",), optim={"schedule": "cosine"})),
-    Case("rank-stabilised rank 32", _taught(tuning={"method": "lora", "rank": 32, "rslora": True, "alpha": 8.0})),
     Case("headlines, by the seedling", _headlines(0.0)),
     Case("documents", _documents),
     Case("preferences", _preferences),

@@ -23,11 +23,6 @@ def letters(answer, row):
     return 10.0 * answer.count("o") / max(10, len(answer))
 
 
-def shouting(answer, row):
-    """A bad judge, who counts a word."""
-    return min(6.0, float(answer.count("coins")))
-
-
 def close(answer, row):
     """A good judge: how near the last number of the answer is to the right one."""
     found = re.findall(r"[0-9]+", answer)

@@ -110,6 +110,10 @@ def asides(s: Subject) -> Found | Mute:
     if s.objective.aside is None:
         return Mute("the objective asks for no other rows")
     made = plain.asides(s.objective, s.groups)
-    pairs = [pair for group, other in zip(s.groups, made, strict=True) for pair in zip(group, other, strict=False)]
-    wrong = [mine.origin for mine, theirs in pairs if mine.tokens == theirs.tokens]
+    answers = [[[one.tokens[j] for j in plain.learned(one)] for one in group] for group in s.groups]
+    wrong = [
+        group[0].origin
+        for i, (group, other) in enumerate(zip(s.groups, made, strict=True))
+        if [one.tokens for one in group] == [one.tokens for one in other] and answers[i] != answers[(i + 1) % len(answers)]
+    ]
     return Found(len(wrong), str(wrong[0]) if wrong else "")

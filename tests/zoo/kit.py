@@ -51,6 +51,7 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "dropout": ("llama", {"tuning": LORA | {"dropout": 0.3}}),
     "full": ("qwen3", {"tuning": {"method": "full"}, "optim": {"weight_decay": 0.3, "learning_rate": 1e-2}}),
     "small rate": ("llama", {"tuning": {"method": "full"}, "optim": {"learning_rate": 1e-5}}),
+    "decomposed": ("llama", {"tuning": LORA | {"init": "pissa"}}),
     "schedule": ("llama", {"tuning": LORA, "optim": {"schedule": "cosine", "warmup_ratio": 0.5, "learning_rate": 1e-3}}),
     "whole": ("qwen3", {"tuning": LORA | {"train": ["lm_head", "embed_tokens"]}}),
     "absolute": ("gpt2", {"tuning": LORA}),

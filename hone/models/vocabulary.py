@@ -37,6 +37,13 @@ def mean_logp(logits_CV: Tensor, rows: slice) -> Tensor:
     return torch.log_softmax(logits_CV, -1).mean(-1)
 
 
+def _note(head: Head, d_raw_CV: Tensor, direction_CD: Tensor, moved_CK: Tensor | None) -> None:
+    """Write down what the backward needs of a chunk: the derivative by the hidden states, and by the logits of rows that move."""
+    head.back(d_raw_CV, direction_CD)
+    if moved_CK is not None and head.moved_K is not None:
+        moved_CK.copy_(d_raw_CV[:, head.moved_K])
+
+
 class _PerRead(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -55,12 +62,9 @@ class _PerRead(torch.autograd.Function):
                 values = [reading(head.bend(raw_CV), rows) for reading in readings]
             for k, value_C in enumerate(values):
                 out[k][rows] = value_C.detach()
-                if direction is not None:
-                    (d_raw_CV,) = torch.autograd.grad(value_C, raw_CV, torch.ones_like(value_C))
-                    d_raw_CV = d_raw_CV.to(weight_VD.dtype)
-                    head.back(d_raw_CV, direction[k, rows])
-                    if moved:
-                        moved[k][rows] = d_raw_CV[:, head.moved_K]
+            for k, value_C in enumerate(values if direction is not None else ()):
+                (d_raw_CV,) = torch.autograd.grad(value_C, raw_CV, torch.ones_like(value_C))
+                _note(head, d_raw_CV.to(weight_VD.dtype), direction[k, rows], moved[k][rows] if moved else None)
         ctx.head, ctx.readings, ctx.formed = head, readings, form
         ctx.save_for_backward(hidden_ND if direction is None else direction, weight_VD, *([hidden_ND, *moved] if moved else []))
         return out

@@ -12,6 +12,7 @@ from hone.data.chat import ChatTemplate
 from hone.data.notices import Notice
 from hone.data.prepare import Prepared
 from hone.models.load import Loaded
+from hone.models.reach import mute
 from hone.objectives.base import asked
 from hone.plan.advise import Advice, Facts, fill
 from hone.plan.fit import settle
@@ -21,7 +22,6 @@ from hone.plan.memory import CONTEXT, MOMENTS, Work, weight_bytes
 from hone.recipe import forecast
 from hone.recipe.quantised import share_in
 from hone.recipe.settings import Recipe, resolve
-from hone.tuning.rows import mute
 
 LOOKED_AT = 64
 """Groups in which the tokens that end an answer are looked for."""
@@ -58,18 +58,17 @@ def advised(raw: Mapping[str, Any], recipe: Recipe, prepared: Prepared, loaded: 
 def _unsayable(recipe: Recipe, prepared: Prepared, loaded: Loaded, template: ChatTemplate) -> list[Advice]:
     """Rows to move for the tokens that end an answer, where the frozen head cannot tell them from others; M102 where none can move."""
     settings: dict[str, Any] = asdict(recipe.tuning)  # type: ignore[call-overload]
-    head = loaded.model.get_output_embeddings()
     free = recipe.tuning.about.artifact == "model" or settings.get("tokens") is not None or settings.get("train")
-    if free or head is None or "logp" not in asked(recipe.objective.needs):
+    if free or "logp" not in asked(recipe.objective.needs):
         return []
     first = [sequence for group in islice(prepared.groups, LOOKED_AT) for sequence in group]
     learned = {token for each in first for token, weight in zip(each.tokens, each.weights, strict=True) if weight}
-    silent = mute(head.weight, sorted(learned & {*template.stop_ids}))
+    silent = mute(loaded.model, sorted(learned & {*template.stop_ids}))
     if not silent:
         return []
     names = [str(loaded.tokenizer.convert_ids_to_tokens(token)) for token in silent]
-    why = f"the base never learned {', '.join(names)}: the frozen head gives {max(silent.values())} tokens the same chance"
+    why = f"the base never learned {', '.join(names)}: its frozen head can give it a chance of {100 * min(silent.values()):.2g} % at most"
     if "tokens" in settings:
         return [Advice("tuning.tokens", names, why)]
-    prepared.notices.append(Notice("M102", f"{why}, so answers will not stop; tuning.method=lora lets its row move", 0, ""))
+    prepared.notices.append(Notice("M102", f"{why}, so answers will hardly stop; tuning.method=lora lets its row move", 0, ""))
     return []

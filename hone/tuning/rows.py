@@ -17,8 +17,6 @@ from hone.tuning.shapes import Shapes
 
 NAME = "token_adapter.trainable_tokens_delta"
 """What peft calls the rows: the new rows themselves, in spite of the name."""
-ALIKE = 0.1
-"""Two rows are one to the head if they are nearer than this share of a usual row's distance from the mean."""
 
 
 class Rows(Beside):
@@ -144,21 +142,3 @@ def row_config(model: nn.Module) -> Mapping[str, list[int]] | None:
     """peft's setting for the same: name of the table -> ids."""
     named = {name.removesuffix(f".{NAME}"): tensor for name, tensor in row_tensors(model).items()}
     return {path: model.get_submodule(path).get_buffer("tokens").tolist() for path in named} or None
-
-
-@torch.no_grad()
-def mute(table_VD: Tensor, tokens: Iterable[int]) -> dict[int, int]:
-    """Tokens that a frozen head cannot single out -> how many rows are the same to it, the token's own included.
-
-    Rows that training never touched lie on one point (or at zero), so their tokens are equally likely whatever the hidden
-    state: the loss on one of n such tokens cannot fall under log(n).
-    """
-    wide_VD = table_VD.detach().float()
-    usual = (wide_VD - wide_VD.mean(0)).norm(dim=1).median()
-    found: dict[int, int] = {}
-    for token in tokens:
-        near = (wide_VD - wide_VD[token]).norm(dim=1) < ALIKE * usual
-        alike = int(near.sum())
-        if alike > 1 or wide_VD[token].norm() < ALIKE * usual:
-            found[token] = alike
-    return found

@@ -16,7 +16,7 @@ from hone.models.logprob import token_logprobs
 from hone.models.vocabulary import entropy, per_read
 from hone.tuning.lora import Lora
 from hone.tuning.opening import open_adapter
-from hone.tuning.rows import HeadRows, Rows, choose_rows, mute
+from hone.tuning.rows import HeadRows, Rows, choose_rows
 from tests import nets
 
 MOVED = (5, 17, 40)
@@ -86,14 +86,6 @@ def test_peft_says_what_we_say_both_ways(family: str, tmp_path: Path) -> None:
     tuning.load(again.model, tmp_path / "theirs", base=BASE)
     again.model.set_attn_implementation(again.stock)  # type: ignore[operator]
     assert (again.model.eval()(input_ids=ids).logits - said).abs().max() < 1e-6
-
-
-def test_tokens_that_training_never_touched_are_found() -> None:
-    table_VD = torch.randn(50, 16, generator=torch.Generator().manual_seed(0))
-    assert mute(table_VD, range(50)) == {}
-    table_VD[10:14] = table_VD[10] + 1e-3 * torch.randn(4, 16, generator=torch.Generator().manual_seed(1))
-    table_VD[20] = 0
-    assert mute(table_VD, range(50)) == {10: 4, 11: 4, 12: 4, 13: 4, 20: 1}
 
 
 def test_no_adapter_lowers_the_loss_of_a_mute_token_but_its_row_does() -> None:

@@ -46,7 +46,8 @@ def test_every_family_arrives_whole(family: str, tuned_of: Tuned, tmp_path: Path
     for artifact in exported(given, tmp_path, "adapter", *EXACT):
         verdict = verdict_of(artifact)
         assert verdict.passed, (artifact.target, verdict.findings)
-        assert verdict.total.worst < 1e-4 and verdict.total.agree == 1, artifact.target
+        tight = 2e-3 if "llama.cpp" in verdict.subject else 1e-4  # whose GELU is a table of half precision
+        assert verdict.total.worst < tight and verdict.total.agree == 1, artifact.target
 
 
 @pytest.mark.parametrize("family", ["qwen3", "gemma3", "gpt2"])

@@ -16,7 +16,7 @@ from hone.plan.doctor import Finding, Remedy
 from hone.plan.doctor.base import Diagnosis
 from hone.recipe.doctor import apply, changed, examine
 from hone.recipe.settings import resolve
-from tests.recipe.conftest import Work
+from tests.conftest import Work
 
 
 @pytest.fixture(scope="module")

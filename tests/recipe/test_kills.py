@@ -27,8 +27,9 @@ def words(model: Path, data: Path, folder: Path, *more: str) -> list[str]:
 
 
 def metrics(folder: Path) -> list[dict[str, Any]]:
-    """metrics.jsonl without what clocks and memory say."""
+    """metrics.jsonl without what clocks and memory say. A measurement that a stop gave up is made later and stands after its step."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    lines.sort(key=lambda line: (line["step"], "loss" in line))
     return [{key: value for key, value in line.items() if key not in CLOCKS} for line in lines]
 
 

@@ -57,6 +57,7 @@ ENDED: dict[str, Any] = {"eval.patience": 1, "eval.keep_best": "true", "eval.eve
 ELSEWHERE = {
     "output.folder": "every run below is in one",
     "output.trackers": "tests/report/test_trackers.py",
+    "optim.name": "tests/train/test_engine.py",
     "optim.skip_limit": "test_a_run_of_bad_steps_ends_where_it_was_said",
     "data.columns": "test_what_is_left_of_data_and_hardware",
     "data.shuffle": "test_what_is_left_of_data_and_hardware",
@@ -64,6 +65,8 @@ ELSEWHERE = {
     "hardware.threads": "test_what_is_left_of_data_and_hardware",
     "hardware.signals": "tests/recipe/test_every_objective.py",
     "hardware.compile": "test_what_is_left_of_data_and_hardware",
+    "model.quantise": "tests/models/test_quantise.py",
+    "model.double_quant": "tests/models/test_quantise.py",
     "model.teacher": "tests/recipe/test_every_objective.py",
     "model.trust_remote_code": "tests/models/test_safety.py",
 }

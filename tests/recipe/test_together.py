@@ -19,7 +19,7 @@ from hone.recipe.run import Wishes, prepare_run, train_run
 from hone.recipe.settings import resolve
 from hone.recipe.stores import Stores
 from hone.train import checkpoint
-from tests.recipe.conftest import Work
+from tests.conftest import Work
 from tests.recipe.test_aside import QUIET, metrics, raw
 from tests.recipe.test_pipeline import files  # noqa: F401  (a fixture)
 

@@ -48,7 +48,7 @@ class Head:
         """The same in the weight's type; not differentiable in the rows that move."""
         raw = torch.nn.functional.linear(hidden_CD, self.weight_VD, self.bias_V)
         if self.moved_K is not None and self.change_KD is not None:
-            raw = raw.index_add(1, self.moved_K, hidden_CD @ self.change_KD.detach().to(raw.dtype).t())
+            raw.index_add_(1, self.moved_K, hidden_CD @ self.change_KD.detach().to(raw.dtype).t())
         return raw
 
     def back(self, d_raw_CV: Tensor, out_CD: Tensor) -> None:

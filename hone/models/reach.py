@@ -47,7 +47,7 @@ def reach(model: nn.Module, tokens: Iterable[int]) -> dict[int, float]:
 def last_norm(model: nn.Module) -> nn.Module:
     """What every hidden state passes before the head: the last norm beside the layers, which sets its length."""
     size = text_config(model).hidden_size
-    beside = [module for module in model.base_model.children() if not isinstance(module, nn.ModuleList | nn.Embedding)]  # type: ignore[operator, union-attr]
+    beside = [module for module in model.base_model.children() if not isinstance(module, nn.ModuleList | nn.Embedding)]  # type: ignore[union-attr]
     norms = [module for module in beside if [tuple(p.shape) for p in module.parameters()] in ([(size,)], [(size,), (size,)])]
     return norms[-1] if norms else nn.LayerNorm(size, elementwise_affine=False)
 

@@ -62,7 +62,9 @@ class _PerRead(torch.autograd.Function):
                 values = [reading(head.bend(raw_CV), rows) for reading in readings]
             for k, value_C in enumerate(values):
                 out[k][rows] = value_C.detach()
-            for k, value_C in enumerate(values if direction is not None else ()):
+            for k, value_C in enumerate(values):
+                if direction is None:
+                    break
                 (d_raw_CV,) = torch.autograd.grad(value_C, raw_CV, torch.ones_like(value_C))
                 _note(head, d_raw_CV.to(weight_VD.dtype), direction[k, rows], moved[k][rows] if moved else None)
         ctx.head, ctx.readings, ctx.formed = head, readings, form

@@ -238,6 +238,7 @@ def _run(file: Path, name: str, job: Job) -> Run:
     file.write_text(json.dumps(asdict(job)))
     whole = common.in_child("bench.infer", file, job.threads)
     run: Run = json.loads(file.with_suffix(".out").read_text()) | {"model": name, "process_seconds": whole}
+    run["job"] |= {"model": name, "gguf": Path(job.gguf).name}  # raw figures hold no paths
     print(f"  {name:9s} {job.shape:5s} {job.contender:16s} {run['tokens_per_second']:8.1f} tokens/s", flush=True)
     return run
 

@@ -22,6 +22,9 @@ from hone.plan.memory import CONTEXT, MOMENTS, Work, weight_bytes
 from hone.recipe import forecast
 from hone.recipe.quantised import share_in
 from hone.recipe.settings import Recipe, resolve
+from hone.tuning.lora import Lora
+from hone.tuning.shapes import Shapes
+from hone.tuning.whole import is_whole
 
 LOOKED_AT = 64
 """Groups in which the tokens that end an answer are looked for."""
@@ -56,10 +59,11 @@ def advised(raw: Mapping[str, Any], recipe: Recipe, prepared: Prepared, loaded: 
 
 
 def _unsayable(recipe: Recipe, prepared: Prepared, loaded: Loaded, template: ChatTemplate) -> list[Advice]:
-    """Rows to move for the tokens that end an answer, where the frozen head cannot tell them from others; M102 where none can move."""
+    """Rows to move for the tokens that end an answer, where the frozen head cannot say them; M102 where none can move."""
     settings: dict[str, Any] = asdict(recipe.tuning)  # type: ignore[call-overload]
-    free = recipe.tuning.about.artifact == "model" or settings.get("tokens") is not None or settings.get("train")
-    if free or "logp" not in asked(recipe.objective.needs):
+    shapes = Shapes.of(loaded.model)
+    moves = recipe.tuning.about.artifact == "model" or is_whole(shapes.head, settings.get("train") or ())
+    if moves or settings.get("tokens") is not None or "logp" not in asked(recipe.objective.needs):
         return []
     first = [sequence for group in islice(prepared.groups, LOOKED_AT) for sequence in group]
     learned = {token for each in first for token, weight in zip(each.tokens, each.weights, strict=True) if weight}
@@ -68,7 +72,7 @@ def _unsayable(recipe: Recipe, prepared: Prepared, loaded: Loaded, template: Cha
         return []
     names = [str(loaded.tokenizer.convert_ids_to_tokens(token)) for token in silent]
     why = f"the base never learned {', '.join(names)}: its frozen head can give it a chance of {100 * min(silent.values()):.2g} % at most"
-    if "tokens" in settings:
+    if isinstance(recipe.tuning, Lora) and recipe.tuning.can_move_rows(shapes):
         return [Advice("tuning.tokens", names, why)]
-    prepared.notices.append(Notice("M102", f"{why}, so answers will hardly stop; tuning.method=lora lets its row move", 0, ""))
+    prepared.notices.append(Notice("M102", f"{why}, so answers will hardly stop; a LoRA beside untouched tables lets its row move", 0, ""))
     return []

@@ -104,6 +104,10 @@ class Lora(Tuning):
         if any(isinstance(token, str) for token in self.tokens or ()):
             rows.choose_rows(model, self.tokens or (), encode)
 
+    def can_move_rows(self, shapes: Shapes) -> bool:
+        """Whether single rows of the embedding and the head are free to move: neither table does so already."""
+        return not self.train and shapes.embedding not in self._chosen(shapes)
+
     def _check_tokens(self, model: nn.Module) -> None:
         """Rows of a table that moves otherwise cannot move apart. Raises M101."""
         shapes = Shapes.of(model)

@@ -1,0 +1,41 @@
+"""Before training it is found out whether the frozen head can say the end of an answer, and what becomes of it if not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from hone.demo import SEEDLING
+from hone.recipe.run import Run, prepare_run
+from hone.recipe.words import read
+
+END = "<|im_end|>"
+
+
+def prepared(data: Path, *words: str) -> Run:
+    raw, _ = read("sft", [f"model={SEEDLING}", f"data={data}", "hardware.dtype=float32", "optim.max_steps=1", *words])
+    return prepare_run(raw, Console(quiet=True))
+
+
+def warned(run: Run) -> bool:
+    return any(notice.code == "M102" for notice in run.prepared.notices)
+
+
+def test_the_row_of_a_mark_that_the_base_never_learned_moves_by_itself(data_file: Path) -> None:
+    run = prepared(data_file)
+    assert run.recipe.resolved["tuning"]["tokens"] == [END] and END in run.recipe.resolved["reasons"]["tuning.tokens"]
+    assert any(name.endswith("rows") for name in run.policy.trainable()) and not warned(run)
+
+
+@pytest.mark.parametrize("words", [("tuning=ia3",), ('tuning.targets=["q_proj","embed_tokens"]',), ("tuning.train=[embed_tokens]",)])
+def test_where_it_cannot_move_that_is_said(words: tuple[str, ...], data_file: Path) -> None:
+    run = prepared(data_file, *words)
+    assert warned(run) and not any(name.endswith("rows") for name in run.policy.trainable())
+
+
+@pytest.mark.parametrize("words", [("tuning=full",), ("tuning.tokens=[]",), ("tuning.train=[lm_head]",)])
+def test_what_moves_anyway_or_was_decided_is_left_alone(words: tuple[str, ...], data_file: Path) -> None:
+    run = prepared(data_file, *words)
+    assert not warned(run) and not any(name.endswith("rows") for name in run.policy.trainable())

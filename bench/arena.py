@@ -229,9 +229,7 @@ def settings(match: Match, doc: str) -> argparse.Namespace:
 def main(match: Match, doc: str) -> None:
     """Wait for a quiet machine, let the contenders run, print the gates and the table, keep the raw figures."""
     options = settings(match, doc)
-    load = common.wait_until_idle(0 if options.busy else 180)
-    if load >= common.IDLE_LOAD and not options.busy:
-        sys.exit(f"the machine is busy (load average {load:.2f}, wanted below {common.IDLE_LOAD}); wait, or pass --busy")
+    load = common.idle(busy=options.busy)
     if not 0 <= options.warmup < options.steps:
         sys.exit("--warmup must be smaller than --steps")
     sizes = {

@@ -47,6 +47,14 @@ def wait_until_idle(seconds: float) -> float:
     return os.getloadavg()[0]
 
 
+def idle(*, busy: bool) -> float:
+    """The load average before a measurement; exits where other programs are running, unless `busy` allows it."""
+    load = wait_until_idle(0 if busy else 180)
+    if load >= IDLE_LOAD and not busy:
+        sys.exit(f"the machine is busy (load average {load:.2f}, wanted below {IDLE_LOAD}); wait, or pass --busy")
+    return load
+
+
 def peak_memory() -> int:
     """Largest resident size of this process so far, in bytes (VmHWM)."""
     for line in Path("/proc/self/status").read_text().splitlines():

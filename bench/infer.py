@@ -15,6 +15,7 @@ import random
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
@@ -27,6 +28,7 @@ CONTENDERS = ("hone", "generate", "generate static")
 LLAMA_CPP = "llama.cpp F16"
 """Takes part where llama-cpp-python is installed. It rounds weights and inputs to F16, so its answers need not be the reference's."""
 Run = dict[str, Any]
+Compete = Callable[[Path, argparse.Namespace], Run]
 
 
 @dataclass(frozen=True)
@@ -286,31 +288,41 @@ def cells(row: Run, name: str) -> tuple[str, ...]:
     )
 
 
-def main() -> None:
+def arguments(name: str, about: str | None, *, batch: str, quick: str) -> argparse.Namespace:
+    """The command line of a benchmark of writing."""
     parser = argparse.ArgumentParser(
-        prog="python -m bench.infer", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=f"python -m bench.{name}", description=about, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=3, help="interleaved rounds (default 3)")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--models", nargs="+", choices=("30M", "seedling"), default=["30M", "seedling"])
-    parser.add_argument("--batch", action="store_true", help="a short trial of generate_batch as well; it takes a minute")
-    parser.add_argument("--quick", action="store_true", help="a tenth of the lengths: does it run?")
+    parser.add_argument("--batch", action="store_true", help=batch)
+    parser.add_argument("--quick", action="store_true", help=quick)
     parser.add_argument("--busy", action="store_true", help="measure although other programs are running")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.child:
-        return child(options.child)
-    load = common.wait_until_idle(0 if options.busy else 180)
-    if load >= common.IDLE_LOAD and not options.busy:
-        sys.exit(f"the machine is busy (load average {load:.2f}, wanted below {common.IDLE_LOAD}); wait, or pass --busy")
-    started = time.time()
+    return parser.parse_args()
+
+
+def measured(name: str, options: argparse.Namespace, compete: Compete, show: Callable[[list[Run]], str]) -> list[Run]:
+    """Run a match on an idle machine, show and save it. Exits where hone's answers are not those of `generate`."""
+    load, started = common.idle(busy=options.busy), time.time()
     with tempfile.TemporaryDirectory() as folder:
         result = compete(Path(folder), options)
     result |= {"load_average_before": load, "busy": options.busy, "minutes": (time.time() - started) / 60}
-    print(f"\n{show(result['summary'])}\n")
-    print(f"raw figures: {common.save('infer-quick' if options.quick else 'infer', result)}")
-    if any(row.get("same_answers", 1.0) < 1 for row in result["summary"] if row["contender"] == "hone"):
+    rows: list[Run] = result["summary"]
+    print(f"\n{show(rows)}\n")
+    print(f"raw figures: {common.save(f'{name}-quick' if options.quick else name, result)}")
+    if any(row.get("same_answers", 1.0) < 1 for row in rows if row["contender"] == "hone"):
         sys.exit("hone's greedy answers are not those of generate: these figures do not count")
+    return rows
+
+
+def main() -> None:
+    batch, quick = "a short trial of generate_batch as well; it takes a minute", "a tenth of the lengths: does it run?"
+    options = arguments("infer", __doc__, batch=batch, quick=quick)
+    if options.child:
+        return child(options.child)
+    measured("infer", options, compete, show)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import sys
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -114,31 +112,12 @@ def show(rows: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.rollout", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rounds", type=int, default=3, help="interleaved rounds (default 3)")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--models", nargs="+", choices=("30M", "seedling"), default=["30M", "seedling"])
-    parser.add_argument("--batch", action="store_true", help="generate_batch as well, in one round: without a GPU it takes many minutes")
-    parser.add_argument("--quick", action="store_true", help="eight prompts, twelve tokens: does it run?")
-    parser.add_argument("--busy", action="store_true", help="measure although other programs are running")
-    parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    batch = "generate_batch as well, in one round: without a GPU it takes many minutes"
+    options = infer.arguments("rollout", __doc__, batch=batch, quick="eight prompts, twelve tokens: does it run?")
     if options.child:
         return child(options.child)
-    load = common.wait_until_idle(0 if options.busy else 180)
-    if load >= common.IDLE_LOAD and not options.busy:
-        sys.exit(f"the machine is busy (load average {load:.2f}, wanted below {common.IDLE_LOAD}); wait, or pass --busy")
-    started = time.time()
-    with tempfile.TemporaryDirectory() as folder:
-        result = compete(Path(folder), options)
-    result |= {"load_average_before": load, "busy": options.busy, "minutes": (time.time() - started) / 60}
-    print(f"\n{show(result['summary'])}\n")
-    print(f"raw figures: {common.save('rollout-quick' if options.quick else 'rollout', result)}")
-    against = [row for row in result["summary"] if row["contender"] == "generate"]
-    if any(row["same_answers"] < 1 for row in result["summary"] if row["contender"] == "hone"):
-        sys.exit("hone's greedy answers are not those of generate: these figures do not count")
+    rows = infer.measured("rollout", options, compete, show)
+    against = [row for row in rows if row["contender"] == "generate"]
     print("; ".join(f"{row['model']}: {row['hone_is_faster']['median']:.1f} x generate (wanted: {GOAL:g})" for row in against))
 
 

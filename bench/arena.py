@@ -93,8 +93,16 @@ class Arena:
         from bench.workload import Plan
 
         library = "hone" if name.startswith("hone") else "trl"
+        settings["micro"] = min(settings.get("micro", Plan.micro), self.rows)
         shared = {"method": self.match.method, "groups": self.match.groups, "steps": self.match.steps, "warmup": self.match.warmup}
         return Plan(name=name, library=library, rank=self.options.rank, threads=self.options.threads, **shared, **settings)
+
+    @property
+    def rows(self) -> int:
+        """Sequences of an optimiser step: no micro-batch can be larger."""
+        from bench.workload import ANSWERS
+
+        return self.match.groups * ANSWERS[self.match.method]
 
     def run(self, plan: Any, dtype: str) -> Run:
         self.count += 1
@@ -109,6 +117,7 @@ class Arena:
 
     def fastest(self, plans: list[Any], dtype: str) -> Any:
         """The plan with the most tokens per second in a short trial."""
+        plans = [plan for plan in plans if plan.micro <= self.rows]
         if len(plans) == 1 or self.options.quick:
             return plans[0]
         steps, warmup = self.match.probe
@@ -213,7 +222,8 @@ def settings(match: Match, doc: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog=f"python -m bench.{match.method}", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--steps", type=int, default=match.steps, help=f"optimiser steps of {match.groups} groups (default {match.steps})")
+    parser.add_argument("--groups", type=int, default=match.groups, help=f"groups of an optimiser step (default {match.groups})")
+    parser.add_argument("--steps", type=int, default=match.steps, help=f"optimiser steps (default {match.steps})")
     parser.add_argument("--warmup", type=int, default=match.warmup, help=f"first steps that are not timed (default {match.warmup})")
     parser.add_argument("--rounds", type=int, default=match.rounds, help=f"interleaved rounds (default {match.rounds})")
     parser.add_argument("--trial", type=int, default=match.probe[0], help="steps with which the rival's settings are looked for")
@@ -233,10 +243,11 @@ def main(match: Match, doc: str) -> None:
     if not 0 <= options.warmup < options.steps:
         sys.exit("--warmup must be smaller than --steps")
     sizes = {
+        "groups": options.groups,
         "steps": options.steps,
         "warmup": options.warmup,
         "rounds": options.rounds,
-        "probe": (options.trial, max(1, options.trial // 3)),
+        "probe": (options.trial, min(options.trial - 1, max(1, options.trial // 3))),
     }
     if options.quick:
         sizes |= {"steps": 6, "warmup": 2, "rounds": 1}

@@ -25,6 +25,7 @@ from hone.core.errors import HoneError
 from hone.core.types import Segment
 from hone.models.kernels import short_attention
 from hone.models.prologue import keys_values
+from hone.tuning.arithmetic import working
 from hone.tuning.base import Prologue
 
 NAME = "hone"
@@ -230,6 +231,10 @@ def _ungroup(x: Tensor, heads: int) -> Tensor:
 
 def _flash(q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float) -> tuple[Tensor, Tensor]:
     """Attended values (B, H, L, D) and their log-sum-exp (B, H, L) by the device's best kernel."""
+    wide = working(q)
+    if wide != q.dtype:
+        out, lse = _flash(q.to(wide), k.to(wide), v.to(wide), causal, scale)
+        return out.to(q.dtype), lse
     if short_attention.suits(q, k):
         return short_attention.forward(q, k, v, causal, scale)
     k, v = _group(k, q.shape[1]), _group(v, q.shape[1])
@@ -244,6 +249,10 @@ def _flash_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of q, k and v, given the values and the log-sum-exp over all keys of each query."""
     q, k, v = qkv
+    wide = working(q)
+    if wide != q.dtype:
+        dq, dk, dv = _flash_backward(grad.to(wide), (q.to(wide), k.to(wide), v.to(wide)), out.to(wide), lse, causal, scale)
+        return dq.to(q.dtype), dk.to(q.dtype), dv.to(q.dtype)
     if short_attention.suits(q, k):
         return short_attention.backward(grad, qkv, out, lse, causal, scale)
     heads, lse = k.shape[1], lse.contiguous()

@@ -25,7 +25,7 @@ from hone.tuning.rows import EmbeddingRows, HeadRows, Rows
 BLOCK = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
 ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}
 MLP = {"gate_proj", "up_proj", "down_proj"}
-CHUNK = 32
+CHUNK = 64
 """Tokens that `llama.c` takes at a time."""
 FIXED = {"default", "linear", "llama3", "yarn"}
 """Kinds of rotary tables that do not change with the length of the text."""

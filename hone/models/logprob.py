@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from hone.models.kernels.cpu import kernel
+from hone.tuning.arithmetic import back, times, working
 
 CHUNK_BYTES = 16 << 20
 """Logits of one chunk in fp32: small enough to stay in a large last-level cache."""
@@ -39,21 +40,26 @@ class Head:
         """Logits (C, V) in at least fp32."""
         return self.bend(self.raw(hidden_CD))
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of its arithmetic."""
+        return working(self.weight_VD)
+
     def raw(self, hidden_CD: Tensor) -> Tensor:
         """The matrix product (C, V), in at least fp32."""
-        raw = self.product(hidden_CD.to(self.weight_VD.dtype))
+        raw = self.product(hidden_CD.to(self.dtype))
         return raw.to(torch.promote_types(raw.dtype, torch.float32))
 
     def product(self, hidden_CD: Tensor) -> Tensor:
-        """The same in the weight's type; not differentiable in the rows that move."""
-        raw = torch.nn.functional.linear(hidden_CD, self.weight_VD, self.bias_V)
+        """The same in the type of its arithmetic; not differentiable in the rows that move."""
+        raw = times(hidden_CD, self.weight_VD, self.bias_V)
         if self.moved_K is not None and self.change_KD is not None:
             raw.index_add_(1, self.moved_K, hidden_CD @ self.change_KD.detach().to(raw.dtype).t())
         return raw
 
     def back(self, d_raw_CV: Tensor, out_CD: Tensor) -> None:
         """Writes the derivative by the hidden states (C, D), given that by the matrix product."""
-        torch.mm(d_raw_CV, self.weight_VD, out=out_CD)
+        back(d_raw_CV, self.weight_VD, out_CD)
         if self.moved_K is not None and self.change_KD is not None:
             out_CD.addmm_(d_raw_CV[:, self.moved_K], self.change_KD.detach().to(out_CD.dtype))
 
@@ -90,7 +96,7 @@ class _Logprob(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, change_KD: Tensor | None, head: Head, target_N: Tensor) -> Tensor:
         needs_hidden, needs_weight, needs_change = ctx.needs_input_grad[:3]
-        hidden_ND = hidden_ND.to(weight_VD.dtype)
+        hidden_ND = hidden_ND.to(head.dtype)
         logp_N = hidden_ND.new_empty(len(hidden_ND), dtype=torch.promote_types(hidden_ND.dtype, torch.float32))
         direction_ND = torch.empty_like(hidden_ND) if (needs_hidden or needs_change) and not needs_weight else None
         moved_NK = hidden_ND.new_empty(len(hidden_ND), len(head.moved_K)) if head.moved_K is not None and needs_change else None
@@ -119,7 +125,7 @@ class _Logprob(torch.autograd.Function):
         for rows in chunks(len(saved_ND), ctx.head.chunk()):
             residual_CV = _score(ctx.head, saved_ND[rows], target_N[rows], grad_N.new_empty(rows.stop - rows.start), residual=True)
             if d_hidden_ND is not None:
-                d_hidden_ND[rows] = (residual_CV @ weight_VD) * grad_N[rows, None].to(residual_CV.dtype)
+                d_hidden_ND[rows] = (residual_CV @ weight_VD.to(residual_CV.dtype)) * grad_N[rows, None].to(residual_CV.dtype)
             weighted_CD = saved_ND[rows] * grad_N[rows, None].to(saved_ND.dtype)
             d_weight_VD += residual_CV.t() @ weighted_CD
         return d_hidden_ND, d_weight_VD.to(weight_VD.dtype), None, None, None
@@ -149,7 +155,7 @@ def _score(head: Head, hidden_CD: Tensor, target_C: Tensor, logp_C: Tensor, *, r
     residual_CV[torch.arange(len(target_C), device=target_C.device), target_C] += 1
     if isinstance(slope, Tensor) or slope != 1.0:
         residual_CV *= slope
-    return residual_CV.to(head.weight_VD.dtype)
+    return residual_CV.to(head.dtype)
 
 
 def chunks(total: int, size: int) -> list[slice]:

@@ -8,6 +8,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from hone.tuning.packed import product
+
 BUDGET = 0.4
 """Seconds for each type."""
 WORK = 2e9
@@ -35,5 +37,5 @@ def cpu_seconds(dtype: torch.dtype, hidden: int, intermediate: int) -> float:
 
 def _block(x: Tensor, up: Tensor, down: Tensor) -> Tensor:
     normed = torch.nn.functional.rms_norm(x, x.shape[-1:])
-    inner = torch.nn.functional.silu(normed @ up.t())
-    return x + inner @ down.t()
+    inner = torch.nn.functional.silu(product(normed, up))
+    return x + product(inner, down)

@@ -50,7 +50,7 @@ class _PerRead(torch.autograd.Function):
         ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, change_KD: Tensor | None, head: Head, readings: Sequence[Reading]
     ) -> tuple[Tensor, ...]:
         needs_hidden, needs_weight, needs_change = ctx.needs_input_grad[:3]
-        hidden_ND = hidden_ND.to(weight_VD.dtype)
+        hidden_ND = hidden_ND.to(head.dtype)
         wide = torch.promote_types(hidden_ND.dtype, torch.float32)
         out = tuple(hidden_ND.new_empty(len(hidden_ND), dtype=wide) for _ in readings)
         form = (needs_hidden or needs_change) and not needs_weight
@@ -66,7 +66,7 @@ class _PerRead(torch.autograd.Function):
                 if direction is None:
                     break
                 (d_raw_CV,) = torch.autograd.grad(value_C, raw_CV, torch.ones_like(value_C))
-                _note(head, d_raw_CV.to(weight_VD.dtype), direction[k, rows], moved[k][rows] if moved else None)
+                _note(head, d_raw_CV.to(head.dtype), direction[k, rows], moved[k][rows] if moved else None)
         ctx.head, ctx.readings, ctx.formed = head, readings, form
         ctx.save_for_backward(hidden_ND if direction is None else direction, weight_VD, *([hidden_ND, *moved] if moved else []))
         return out
@@ -87,6 +87,7 @@ class _PerRead(torch.autograd.Function):
                 logits_CV = ctx.head.bend(raw_CV)
                 total = sum((reading(logits_CV, rows) * grad[rows]).sum() for reading, grad in zip(ctx.readings, grads, strict=True))
             (d_raw_CV,) = torch.autograd.grad(total, raw_CV)
-            d_hidden_ND[rows] = d_raw_CV.to(weight_VD.dtype) @ weight_VD
-            d_weight_VD += d_raw_CV.to(weight_VD.dtype).t() @ saved[rows]
+            d_raw_CV = d_raw_CV.to(ctx.head.dtype)
+            d_hidden_ND[rows] = d_raw_CV @ weight_VD.to(d_raw_CV.dtype)
+            d_weight_VD += d_raw_CV.t() @ saved[rows]
         return d_hidden_ND, d_weight_VD.to(weight_VD.dtype), None, None, None

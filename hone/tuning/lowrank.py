@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from hone.tuning.arithmetic import back, times, working
 from hone.tuning.base import Beside
 from hone.tuning.packed import Held, Packed, held, like, opened
 from hone.tuning.shapes import bias_of
@@ -29,25 +30,27 @@ class LowRank(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Held, bias_O: Tensor | None, a_RI: Tensor, b_OR: Tensor, scale: float) -> Tensor:
-        x_TI = x.reshape(-1, x.shape[-1])
-        down_TR = x_TI @ a_RI.to(x.dtype).t()
-        y_TO = torch.nn.functional.linear(x_TI, opened(weight, x.dtype), bias_O)
-        y_TO.addmm_(down_TR, b_OR.to(x.dtype).t(), alpha=scale)
+        x_TI, wide = x.reshape(-1, x.shape[-1]), working(x)
+        x_ = x_TI.to(wide)
+        down_TR = x_ @ a_RI.to(wide).t()
+        y_TO = times(x_, opened(weight, wide), bias_O)
+        y_TO.addmm_(down_TR, b_OR.to(wide).t(), alpha=scale)
         ctx.packed, ctx.scale = (weight, scale) if isinstance(weight, Packed) else (None, scale)
         ctx.save_for_backward(x_TI, a_RI, b_OR, down_TR, *(() if isinstance(weight, Packed) else (weight,)))
-        return y_TO.view(*x.shape[:-1], -1)
+        return y_TO.to(x.dtype).view(*x.shape[:-1], -1)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         x_TI, a_RI, b_OR, down_TR, *kept = ctx.saved_tensors
-        grad_TO = grad.reshape(-1, grad.shape[-1])
-        d_down_TR = (grad_TO @ b_OR.to(grad.dtype)).mul_(ctx.scale)
+        wide = working(grad)
+        grad_TO = grad.reshape(-1, grad.shape[-1]).to(wide)
+        d_down_TR = (grad_TO @ b_OR.to(wide)).mul_(ctx.scale)
         d_b = (grad_TO.t() @ down_TR).to(b_OR.dtype).mul_(ctx.scale)
-        d_a = (d_down_TR.t() @ x_TI).to(a_RI.dtype)
+        d_a = (d_down_TR.t() @ x_TI.to(wide)).to(a_RI.dtype)
         d_x = None
         if ctx.needs_input_grad[0]:
-            weight_OI = opened(kept[0] if kept else ctx.packed, grad.dtype)
-            d_x = (grad_TO @ weight_OI).addmm_(d_down_TR, a_RI.to(grad.dtype)).view(*grad.shape[:-1], -1)
+            d_x = back(grad_TO, opened(kept[0] if kept else ctx.packed, wide), grad_TO.new_empty(x_TI.shape))
+            d_x = d_x.addmm_(d_down_TR, a_RI.to(wide)).to(grad.dtype).view(*grad.shape[:-1], -1)
         return d_x, None, None, d_a, d_b, None
 
 

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from hone.tuning.arithmetic import back, times, working
+
 
 class Packed(nn.Linear):
     """A linear layer without a weight matrix: it has `dense()`, which unpacks one, and multiplies by it piece by piece.
@@ -89,23 +91,28 @@ def like(layer: nn.Module) -> dict[str, Any]:
 
 
 class _Product(torch.autograd.Function):
-    """x W' + bias. Nothing is kept for the backward but the packed layer, which is there anyway."""
+    """x W' + bias. Nothing is kept for the backward but the frozen weight, which is there anyway."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, layer: Packed, bias_O: Tensor | None) -> Tensor:
-        ctx.layer = layer
-        return torch.nn.functional.linear(x, layer.dense(x.dtype), bias_O)
+    def forward(ctx: Any, x: Tensor, weight: Held, bias_O: Tensor | None) -> Tensor:
+        ctx.weight, wide = weight, working(x)
+        y_TO = times(x.reshape(-1, x.shape[-1]).to(wide), opened(weight, wide), bias_O)
+        return y_TO.to(x.dtype).view(*x.shape[:-1], -1)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        d_x = grad @ ctx.layer.dense(grad.dtype) if ctx.needs_input_grad[0] else None
+        d_x = None
+        if ctx.needs_input_grad[0]:
+            grad_TO, weight_OI = grad.reshape(-1, grad.shape[-1]).to(working(grad)), opened(ctx.weight, working(grad))
+            d_x = back(grad_TO, weight_OI, grad_TO.new_empty(len(grad_TO), weight_OI.shape[1])).to(grad.dtype)
+            d_x = d_x.view(*grad.shape[:-1], -1)
         d_bias = grad.reshape(-1, grad.shape[-1]).sum(0) if ctx.needs_input_grad[2] else None
         return d_x, None, d_bias
 
 
 def product(x: Tensor, weight: Held, bias_O: Tensor | None = None) -> Tensor:
-    """x W' + bias with a frozen weight, packed or not."""
-    if isinstance(weight, Packed):
+    """x W' + bias; a frozen weight may be packed, or narrower than the arithmetic."""
+    if isinstance(weight, Packed) or (working(x) != x.dtype and not weight.requires_grad):
         out: Tensor = _Product.apply(x, weight, bias_O)
         return out
     return torch.nn.functional.linear(x, weight, bias_O)

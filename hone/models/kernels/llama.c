@@ -46,7 +46,7 @@ typedef struct {
     int64_t tokens, reads, threads;
 } Step;
 
-enum { CHUNK = 32, BLOCK = 12, DEPTH = 128, ROWS = 4, KEYS = 64, VECTORS = CHUNK / 8 };  // sizes of tiles: registers, then caches
+enum { CHUNK = 64, BLOCK = 12, DEPTH = 128, ROWS = 4, KEYS = 64, VECTORS = 4 };  // sizes of tiles: registers, then caches
 
 static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
@@ -118,10 +118,9 @@ static void dot_all(int64_t rows, int half, const void *weight, int64_t stride, 
 #undef SOME
 }
 
-// y (rows, lanes) = or += scale * weight (rows, n) x (n, lanes), the lanes being `vectors` full vectors.
-INLINE void tile(int rows, int vectors, const float *weight, int64_t stride, const float *x, int64_t n, float *y, float scale, int add) {
+// y (rows, lanes) = or += scale * weight (rows, n) x (n, lanes) for as many lanes as `vectors` hold.
+INLINE void tile(int rows, int vectors, const float *weight, int64_t stride, const float *x, int64_t lanes, int64_t n, float *y, float scale, int add) {
     vec sum[BLOCK][VECTORS];
-    int lanes = vectors * LANES;
 #pragma GCC unroll 12
     for (int i = 0; i < rows; i++)
 #pragma GCC unroll 4
@@ -153,14 +152,16 @@ INLINE void tile(int rows, int vectors, const float *weight, int64_t stride, con
 }
 
 static void tiles(int64_t rows, const float *weight, int64_t stride, const float *x, int64_t lanes, int64_t n, float *y, float scale, int add) {
-    int64_t i = 0;
 #define SOME(count, vectors) \
-    for (; i + count <= rows; i += count) tile(count, vectors, weight + i * stride, stride, x, n, y + i * lanes, scale, add);
-    switch (lanes / LANES) {
-        case 1: SOME(12, 1) SOME(4, 1) SOME(1, 1) break;
-        case 2: SOME(6, 2) SOME(2, 2) SOME(1, 2) break;
-        case 3: SOME(4, 3) SOME(1, 3) break;
-        default: SOME(3, 4) SOME(1, 4)
+    for (; i + count <= rows; i += count) tile(count, vectors, weight + i * stride, stride, x, lanes, n, y + i * lanes, scale, add);
+    for (int64_t left = lanes / LANES; left > 0; left -= VECTORS, x += VECTORS * LANES, y += VECTORS * LANES) {
+        int64_t i = 0;
+        switch (left) {
+            case 1: SOME(12, 1) SOME(4, 1) SOME(1, 1) break;
+            case 2: SOME(6, 2) SOME(2, 2) SOME(1, 2) break;
+            case 3: SOME(4, 3) SOME(1, 3) break;
+            default: SOME(3, 4) SOME(1, 4)
+        }
     }
 #undef SOME
 }
@@ -185,6 +186,9 @@ static void block(int64_t rows, int half, const void *weight, int64_t in, const 
                 for (; d < n; d++) wide[i * DEPTH + d] = widen(narrow[i * in + d]);
             }
             from = wide, stride = DEPTH;
+        } else {
+            for (int64_t i = 0; i < rows; i++)  // the next block, of which no processor sees by itself that it comes
+                for (int64_t d = 0; d < n; d += 16) __builtin_prefetch(from + (rows + i) * in + d, 0, 2);
         }
         tiles(rows, from, stride, x + k * lanes, lanes, n, y, scale, add || k);
     }

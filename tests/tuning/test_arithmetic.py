@@ -47,7 +47,9 @@ def test_a_low_rank_layer_in_bf16_is_its_fp32_self_rounded() -> None:
 def test_a_frozen_layer_in_bf16_gives_the_same_and_the_same_gradient() -> None:
     x, weight = _normal(2, 9, 32, seed=0).bfloat16(), _normal(16, 32, seed=1).bfloat16()
     a = b = torch.zeros(1)
-    found = [_through(inputs, a, b, lambda y, *_, held=held: product(y, held)) for inputs, held in ((x, weight), (x.float(), weight.float()))]
+    found = [
+        _through(inputs, a, b, lambda y, *_, held=held: product(y, held)) for inputs, held in ((x, weight), (x.float(), weight.float()))
+    ]
     for narrow, wide in zip(*(each[:2] for each in found), strict=True):
         assert narrow.shape == wide.shape and (narrow.float() - wide).norm() <= 0.01 * wide.norm()
 

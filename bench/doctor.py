@@ -24,9 +24,9 @@ from rich.console import Console
 
 from bench.cases import SICK, WELL
 from bench.common import machine, save, table
-from bench.sprout import sprout
 from bench.wards import Case, Ward, starter
 from hone.core.errors import HoneError
+from hone.demo import SEEDLING
 from hone.plan.doctor import FINDINGS
 from hone.recipe.doctor import apply, examine
 from hone.recipe.probe import probe
@@ -61,7 +61,7 @@ def patients(work: Path, seeds: list[int]) -> Iterator[tuple[int, Case, Path]]:
 
 def run_all(work: Path, seeds: list[int], part: int = 0, parts: int = 1) -> None:
     """Train and probe whatever is missing. The first of several processes has to have made the starters before the others begin."""
-    model = sprout(work / "sprout")
+    model = SEEDLING
     for seed in seeds:
         started = work / f"seed-{seed}" / "starter"
         train(starter(Ward(started, seed, model=model, starter=model)), started / "run")

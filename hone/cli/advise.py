@@ -49,10 +49,7 @@ def command(
 
 
 def _quantiser() -> bool:
-    """Whether a base can be loaded in 4 bits here: by this version, and with bitsandbytes, which is not imported."""
-    from dataclasses import fields
+    """Whether bitsandbytes is here, which holds a base in 4 bits on a GPU; it is not imported."""
     from importlib.util import find_spec
 
-    from hone.models.settings import ModelSettings
-
-    return any(field.name in ("load_in_4bit", "quantise") for field in fields(ModelSettings)) and find_spec("bitsandbytes") is not None
+    return find_spec("bitsandbytes") is not None

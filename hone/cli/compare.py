@@ -80,15 +80,14 @@ def _measure(out: Console, one: Measure, letters: str) -> None:
     from hone.cli.style import beside
 
     _head(out, f"{one.title}, {one.n} rows, {'less' if one.lower_is_better else 'more'} is better")
-    by_letter = {contrast.letter: contrast for contrast in one.contrasts}
-    for letter, span in zip(letters, one.spans, strict=True):
+    for letter, span in zip(letters, one.estimates, strict=True):
         text = f"{one.text(span.value)} ({one.text(span.low)} to {one.text(span.high)})"
-        contrast = by_letter.get(letter)
-        if contrast is not None:
-            how = "" if contrast.paired else ", unpaired"
-            interval = f"{one.change(contrast.low)} to {one.change(contrast.high)}{how}"
-            text += f"; {one.change(contrast.value)} from A ({interval}): {one.told(contrast)}"
-            needed = one.rows_needed(contrast)
+        found = one.differences.get(letter)
+        if found is not None:
+            how = "" if found.paired else ", unpaired"
+            interval = f"{one.change(found.low)} to {one.change(found.high)}{how}"
+            text += f"; {one.change(found.value)} from A ({interval}): {one.told(found)}"
+            needed = one.rows_needed(found)
             text += f"; about {needed:,} rows would show this one" if needed else ""
         beside(out, letter, text, width=3, style="bold")
 

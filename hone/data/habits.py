@@ -45,13 +45,13 @@ class Habits(NamedTuple):
 
 def study(plain: Shapes, tools: Shapes, encoder: Encoder, *, pad: int | None, eos: int | None, adds_bos: bool) -> Habits:
     """Try a template on a chat and on a tool call."""
-    chat, call = _try(plain, _CHAT), _try(tools, _TOOLS, (_LOOK_UP,))
+    chat, begun, call = _try(plain, _CHAT), _try(plain, _CHAT[:2]), _try(tools, _TOOLS, (_LOOK_UP,))
     turns = [turn for located in (chat, call) if isinstance(located, Located) for turn in located.turns.values()]
     markers = [turn.marker for turn in turns if turn.marker]
     ends = {encoder.id_of(max((token for token in encoder.controls if marker.endswith(token)), key=len)) for marker in markers} | {eos}
     stop_ids = tuple(sorted(id for id in ends if id is not None))
     header = _header(plain, chat) if isinstance(chat, Located) else ""
-    notes = [str(chat).partition("\n")[0]] if isinstance(chat, HoneError) else _notes(chat, header)
+    notes = [str(chat).partition("\n")[0]] if isinstance(chat, HoneError) else _notes(chat, begun, header)
     if isinstance(call, Located) and any(not turn.stable for turn in call.turns.values()) and not notes:
         notes.append("T011: with tools, the text before an answer changes when the conversation goes on")
     if pad is not None and pad in stop_ids:
@@ -80,7 +80,11 @@ def _header(shapes: Shapes, chat: Located) -> str:
     return chat.text[len(prompt) : start] if prompt is not None and ignored and chat.text.startswith(prompt) and start > len(prompt) else ""
 
 
-def _notes(chat: Located, header: str) -> list[str]:
+def _first_answer(found: Located | HoneError) -> str:
+    return found.text[found.turns[1].start : found.turns[1].end] if isinstance(found, Located) else ""
+
+
+def _notes(chat: Located, begun: Located | HoneError, header: str) -> list[str]:
     earlier, last = chat.turns[1], chat.turns[3]
     notes = [str(turn.fault).partition("\n")[0] for turn in (last,) if turn.fault]
     if header:
@@ -89,6 +93,6 @@ def _notes(chat: Located, header: str) -> list[str]:
         notes.append(
             "T011: an answer does not begin where its generation prompt ends, so the model is asked a little differently than trained"
         )
-    elif not earlier.prompted or not last.stable:
+    elif not earlier.prompted or not last.stable or _first_answer(begun) != _first_answer(chat):
         notes.append("T011: answers before the last one are written differently than when they were the last")
     return notes

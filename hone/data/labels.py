@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from hone.core.types import Example
+from hone.data.formats import WANTED
 
 SHORT = 40
 """Characters of the longest answer that may be a label."""
@@ -13,7 +14,9 @@ USES = 5
 
 
 def label_of(example: Example) -> str | None:
-    """The answer of a single exchange, if it is as short as labels are."""
+    """Whether a judged answer is wanted; else the answer of a single exchange, if it is as short as labels are."""
+    if WANTED in example.columns:
+        return "wanted" if example.columns[WANTED] else "unwanted"
     if len(example.conversations) != 1:
         return None
     said = [one for one in example.conversations[0] if one.role != "system"]

@@ -171,7 +171,7 @@ def _answer(located: Located, i: int, weight: float) -> list[Range]:
     if not located.marks:
         return [(turn.start, turn.end, weight)]
     begin = max((other.end for j, other in located.turns.items() if j < i), default=0)
-    marked = [(max(a, turn.start), min(b, turn.end)) for a, b in located.marks if begin <= a < turn.end]
+    marked = [(max(a, turn.start), min(b, turn.end)) for a, b in located.marks if begin <= a < turn.end and b > turn.start]
     # An author's marks may stop before the end marker, and then the model would not learn to stop.
     marked += [(max(b for _, b in marked), turn.end)] if marked else []
     return [(a, b, weight) for a, b in marked if a < b]

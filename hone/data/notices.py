@@ -62,6 +62,7 @@ def lopsided(labels: Mapping[str, int]) -> str:
     most, least = max(labels, key=lambda name: labels[name]), min(labels, key=lambda name: labels[name])
     if labels[most] < LOPSIDED * labels[least]:
         return ""
-    return (
-        f"'{most}' has {labels[most]:,} rows and '{least}' {labels[least]:,}: a model that always says the first looks good; use macro-F1"
-    )
+    judged = labels.keys() == {"wanted", "unwanted"}
+    weigh = f"give objective.{least} about {labels[most] // labels[least]} times the weight"
+    rest = weigh if judged else "a model that always says the first looks good; use macro-F1"
+    return f"'{most}' has {labels[most]:,} rows and '{least}' {labels[least]:,}: {rest}"

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hone.eval.intervals import Estimate
+from hone.core.estimates import Estimate
 
 Point = tuple[float, float]
 EARLIEST = 0.15

@@ -7,33 +7,17 @@ from __future__ import annotations
 
 import math
 from statistics import NormalDist
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hone.eval.intervals import Estimate, wilson
+from hone.core.estimates import Difference, Estimate
+from hone.eval.intervals import wilson
 
 LEVEL, POWER = 0.95, 0.8
 Side = NDArray[np.float64]
 """What was measured of one model, (S, N, 2); the number itself is the sum over rows by the units over rows, the mean over seeds."""
-
-
-class Difference(NamedTuple):
-    """How far a second model is from a first, and how sure that is."""
-
-    value: float
-    low: float
-    high: float
-    smallest: float
-    """A true difference of this size would be seen by this test four times out of five. Smaller ones may hide."""
-    n: int
-    paired: bool
-
-    @property
-    def apart(self) -> bool:
-        """Whether it is no accident of the rows (and seeds)."""
-        return self.low > 0 or self.high < 0
 
 
 def side(*seeds: tuple[NDArray[Any], NDArray[Any]]) -> Side:

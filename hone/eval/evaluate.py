@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hone.core.errors import HoneError
+from hone.core.estimates import Estimate
 from hone.core.types import Conversation, Example
 from hone.eval.graders import Grader, graded, grader, normal
-from hone.eval.intervals import Estimate, Statistic, bootstrap, paired, wilson
+from hone.eval.intervals import Statistic, bootstrap, paired, wilson
 from hone.eval.labels import codes, label_in, label_set, macro_f1
 from hone.eval.likelihood import STATISTICS
 from hone.eval.questions import Question, questions

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from hone.core.estimates import Estimate
 
 Z = 1.959963984540054
 """Standard normal quantile of a two-sided 95 % interval."""
@@ -14,17 +16,6 @@ RESAMPLES = 1000
 
 Statistic = Callable[[NDArray[Any]], float]
 """From the rows of an array, one for each question, to a number."""
-
-
-class Estimate(NamedTuple):
-    """A number and its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def to_json(self) -> dict[str, float]:
-        return self._asdict()
 
 
 def wilson(successes: float, n: int) -> Estimate:

@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from hone.core.config import parse, settings_of
+from hone.core.errors import HoneError
 from hone.core.registry import Registry
 from hone.core.types import Group, Loss, Needs, Shape, Signals, Unit
 
@@ -41,6 +42,8 @@ class Objective:
     read, and both come without the suffix in `Signals.facts`."""
     pace: float = 1.0
     """Factor on the learning rate that a tuning method usually starts from, for models about 4096 wide."""
+    only: Mapping[str, str] = field(default_factory=dict)
+    """Setting -> what it does nothing without: another setting that is not zero ("kl"), or that has a certain value ("kind=alpha")."""
     values: Mapping[str, Any] = field(default_factory=dict)
     """Settings that are not the defaults."""
 
@@ -66,11 +69,21 @@ class Objective:
         return settings_of(self.fn)
 
     def bind(self, **values: Any) -> Objective:
-        """The same objective with its settings fixed. Raises C001, C002 for what it does not take."""
+        """The same objective with its settings fixed. Raises C001, C002 for what it does not take, C071 for what would do nothing."""
         checked: Any = parse(self.settings(), values, section=f"objective.{self.name}")
         bound = replace(self, values={name: getattr(checked, name) for name in _defaults(self.fn)})
+        self._check_idle(bound.values)
         assert bound.needs, "an objective reads something; some refuse settings here"
         return bound
+
+    def _check_idle(self, values: Mapping[str, Any]) -> None:
+        for name, other in self.only.items():
+            key, equals, wanted = other.partition("=")
+            acts = str(values[key]) == wanted if equals else bool(values[key])
+            if values[name] != self.full[name] and not acts:
+                what = f"objective.{name}={values[name]} would do nothing while objective.{key} is {values[key]}"
+                fix = f"set objective.{key}{f'={wanted}' if equals else ''}, or leave objective.{name} out"
+                raise HoneError("C071", what, where=f"objective.{name}", fix=fix)
 
 
 OBJECTIVES: Registry[Objective] = Registry("objective")
@@ -81,7 +94,7 @@ def objective(*, needs: Ask, unit: Unit, **options: Any) -> Callable[[Callable[.
 
     `needs` lists signals: logp, ref_logp, entropy, mean_logp, divergence, value, score, step_score (see `Signals`); where the
     settings decide, it is a function of (some of) them that returns such a list, or the signals with their parameters.
-    `options` are data, stats, aside, facts and pace of `Objective`.
+    `options` are data, stats, aside, facts, pace and only of `Objective`.
     """
 
     def add(fn: Callable[..., Loss]) -> Callable[..., Loss]:

@@ -53,7 +53,9 @@ def smoothed(margin_G: Tensor, smoothing: float) -> Tensor:
     return -(1 - smoothing) * logsigmoid(margin_G) - smoothing * logsigmoid(-margin_G)
 
 
-@objective(needs="logp ref_logp", unit="group", data="pair", pace=PACE)
+@objective(
+    needs="logp ref_logp", unit="group", data="pair", pace=PACE, only={"alpha": "divergence=alpha", "robust": "label_smoothing"}
+)  # fmt: skip
 def dpo(
     s: Signals, *, beta: Positive = 0.1, label_smoothing: Share = 0.0, robust: bool = False, length_normalised: bool = False,
     divergence: Divergence = "reverse_kl", alpha: float = 0.5,

@@ -22,6 +22,7 @@ Positive = Annotated[float, Gt(0)]
 Weight = Annotated[float, Ge(0)]
 Estimator = Literal["k1", "k2", "k3", "k3_weighted"]
 FACTS = "advantage_N old_logp_N"
+HELD = {"estimator": "kl"}
 PACE = 0.05
 """Share of a method's usual learning rate at a width of 4096: the signal is noisy, and the policy must stay near those who wrote."""
 
@@ -83,7 +84,7 @@ def _by_token(s: Signals, loss_N: Tensor, told: dict[str, Tensor]) -> Loss:
     return Loss(s.sum(loss_N).sum(), {name: s.sum(x_N.detach()).sum() for name, x_N in told.items()})
 
 
-@objective(needs=_asks, unit="sequence", facts=FACTS, pace=PACE)
+@objective(needs=_asks, unit="sequence", facts=FACTS, pace=PACE, only=HELD)
 def grpo(
     s: Signals, *, clip_low: Positive = 0.2, clip_high: Positive = 0.2,
     kl: Weight = 0.0, estimator: Estimator = "k3", entropy: Weight = 0.0,
@@ -94,7 +95,7 @@ def grpo(
     return _by_answer(s, loss_N + held_N, told | {"clipped": clipped_N})
 
 
-@objective(needs=_asks, unit="sequence", facts=f"{FACTS} limit_S", pace=PACE)
+@objective(needs=_asks, unit="sequence", facts=f"{FACTS} limit_S", pace=PACE, only=HELD)
 def dr_grpo(
     s: Signals, *, clip_low: Positive = 0.2, clip_high: Positive = 0.2,
     kl: Weight = 0.0, estimator: Estimator = "k3", entropy: Weight = 0.0,
@@ -108,7 +109,7 @@ def dr_grpo(
     return Loss(total, _by_answer(s, loss_N, told | {"clipped": clipped_N}).metrics)
 
 
-@objective(needs=_asks, unit="token", facts=FACTS, pace=PACE)
+@objective(needs=_asks, unit="token", facts=FACTS, pace=PACE, only=HELD)
 def dapo(
     s: Signals,
     *,
@@ -127,7 +128,7 @@ def dapo(
     return _by_token(s, loss_N + held_N, told | {"clipped": clipped_N})
 
 
-@objective(needs=_asks, unit="sequence", facts=FACTS, pace=PACE)
+@objective(needs=_asks, unit="sequence", facts=FACTS, pace=PACE, only=HELD)
 def gspo(
     s: Signals,
     *,
@@ -142,7 +143,7 @@ def gspo(
     return _whole_answers(s, ratio_S, (clip_low, clip_high), _held(s, kl=kl, estimator=estimator, entropy=entropy))
 
 
-@objective(needs=_asks, unit="sequence", facts=FACTS, pace=PACE)
+@objective(needs=_asks, unit="sequence", facts=FACTS, pace=PACE, only=HELD)
 def rloo(
     s: Signals, *, clip_low: Positive = 0.2, clip_high: Positive = 0.2,
     kl: Weight = 0.0, estimator: Estimator = "k3", entropy: Weight = 0.0,
@@ -158,7 +159,7 @@ def _whole_answers(s: Signals, ratio_S: Tensor, clip: tuple[float, float], held:
     return Loss(loss_S.sum() + found.total, found.metrics | {"clipped": clipped_S.sum()})
 
 
-@objective(needs=_asks, unit="token", facts=FACTS, pace=PACE)
+@objective(needs=_asks, unit="token", facts=FACTS, pace=PACE, only=HELD)
 def cispo(s: Signals, *, clip_high: Positive = 5.0, kl: Weight = 0.0, estimator: Estimator = "k3", entropy: Weight = 0.0) -> Loss:
     """CISPO: the ratio is a weight of at most `clip_high` and has no gradient, so no token's gradient is stopped (arXiv 2506.13585)."""
     loss_N, clipped_N = _weighted(s, clip_high)
@@ -166,7 +167,7 @@ def cispo(s: Signals, *, clip_high: Positive = 5.0, kl: Weight = 0.0, estimator:
     return _by_token(s, loss_N + held_N, told | {"clipped": clipped_N})
 
 
-@objective(needs=_asks, unit="sequence", facts=FACTS, pace=PACE)
+@objective(needs=_asks, unit="sequence", facts=FACTS, pace=PACE, only=HELD)
 def reinforce(s: Signals, *, clip_high: Positive = 2.0, kl: Weight = 0.0, estimator: Estimator = "k3", entropy: Weight = 0.0) -> Loss:
     """The plain policy gradient of whole answers, for credit such as ReMax's (arXiv 2310.10505).
 
@@ -186,7 +187,7 @@ def _asks_value(*, kl: float, entropy: float) -> str:
     return f"{_asks(kl=kl, entropy=entropy)} value"
 
 
-@objective(needs=_asks_value, unit="token", facts=f"{FACTS} returns_N old_value_N", pace=PACE)
+@objective(needs=_asks_value, unit="token", facts=f"{FACTS} returns_N old_value_N", pace=PACE, only=HELD)
 def ppo(
     s: Signals, *, clip: Positive = 0.2, value_clip: Positive = 0.2, value_weight: Weight = 0.5,
     kl: Weight = 0.0, estimator: Estimator = "k3", entropy: Weight = 0.0,

@@ -14,7 +14,7 @@ from hone.eval import answers
 from hone.eval.differences import LEVEL, Side, difference, estimate, side
 from hone.eval.evaluate import Evaluation
 from hone.eval.heldout import HeldOut, recall
-from hone.report.comparison import LETTERS, Comparison, Contrast, Measure, Span, setting_text
+from hone.report.comparison import LETTERS, Comparison, Measure, setting_text
 from hone.report.folder import RunFolder, read_run
 from hone.report.own import OWN
 
@@ -116,7 +116,6 @@ def _task(task: str, told: Sequence[Evaluation], warnings: list[str]) -> list[Me
 
 def _measure(title: str, sides: Sequence[Side], lower_is_better: bool, *, paired: bool) -> Measure:
     level = 1 - (1 - LEVEL) / (len(sides) - 1)
-    contrasts = [Contrast(LETTERS[i], *difference(sides[0], one, level=level, paired=paired)) for i, one in enumerate(sides[1:], start=1)]
+    apart = {LETTERS[i]: difference(sides[0], one, level=level, paired=paired) for i, one in enumerate(sides) if i}
     share = all(bool(np.isin(one[:, :, 0], (0.0, 1.0)).all() and (one[:, :, 1] == 1).all()) for one in sides)
-    spans = tuple(Span(*estimate(one)) for one in sides)
-    return Measure(title, sides[0].shape[1], share, lower_is_better, spans, tuple(contrasts))
+    return Measure(title, sides[0].shape[1], share, lower_is_better, tuple(map(estimate, sides)), apart)

@@ -19,6 +19,7 @@ from hone.recipe.aside import NOTHING, Kept, Sums, kept_groups, sums_by_row
 from hone.recipe.build import held_out_loss
 from hone.recipe.hooks import RowLosses
 from hone.recipe.hooks import Written as Tell
+from hone.recipe.idle import check_watched
 from hone.recipe.opening import open_model
 from hone.recipe.settings import Recipe
 from hone.recipe.supply import supply
@@ -63,7 +64,9 @@ class Feed:
 
 
 def check_data(recipe: Recipe) -> None:
-    """P004, before any model is loaded, where a fixed dataset is of another kind than the objective learns from."""
+    """Before any model is loaded: P004 for a fixed dataset of another kind than the objective learns from, C135 where nothing is held out
+    and something watches the held-out loss."""
+    check_watched(recipe.resolved)
     if recipe.rollout is None:
         check_shape(recipe.data, recipe.objective.data, objective=recipe.objective.name)
 

@@ -27,6 +27,7 @@ from hone.plan.layers import LORA, Adapters, adapters, largest, linears, total
 from hone.plan.machines import Machine
 from hone.plan.memory import MOMENTS, Memory, Work, memory
 from hone.plan.shapes import ModelFacts, facts_of, model_facts, read_json
+from hone.recipe.idle import Asked, idle
 from hone.recipe.quantised import automatic, kept_plain, share_in
 from hone.recipe.quantised import told as base_told
 from hone.recipe.start import base_of
@@ -127,7 +128,8 @@ def sections(raw: Mapping[str, Any]) -> tuple[dict[str, Any], Aim, list[str]]:
     if objective["name"] in SINGLE and len(objective) == 1 and known and set(raw) <= {*PLAIN, "tuning", "objective", "seed"}:
         found = {name: asdict(parse(cls, raw.get(name, {}), section=name)) for name, cls in PLAIN.items()}
         optim = found["optim"]
-        if optim["epochs"] is None or optim["max_steps"] is None:
+        dead = any(idle(Asked(found, ("logp",), "single"), PLAIN))
+        if not dead and (optim["epochs"] is None or optim["max_steps"] is None):
             filled = tuning if tuning["method"] == "full" else {**LORA, **tuning}
             return found | {"tuning": filled, "objective": objective, "seed": raw.get("seed", 42)}, Aim({}), []
     from hone.recipe.settings import resolve

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hone.core.errors import HoneError
+from hone.core.estimates import Estimate
 from hone.eval.curves import EARLIEST, expected, more_data
 from hone.eval.heldout import recall
-from hone.eval.intervals import Estimate
 from hone.report.fates import read_fates
 from hone.report.folder import RunFolder, read_run, record
 from hone.report.numbers import finite, loss_text

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from hone.core.errors import HoneError
+from hone.plan.faults import check_model
 from hone.plan.hardware import hardware
 from hone.plan.kinds import base_or_instruct, has_template
 from hone.plan.machines import here
@@ -26,17 +27,19 @@ class Judgement:
 def judge(raw: Mapping[str, Any]) -> Judgement:
     """Every rule on a run. Faults of the settings themselves (C001 ...) are raised; a model or data that cannot be read is told."""
     settings = sections(raw)[0]
-    case = Case(settings)
-    unseen = ""
+    case, faults, unseen = Case(settings), list[Finding](), ""
     try:
         found = forecast(raw, Wish(here(hardware("."), str(settings["hardware"]["device"]))))
         case = case_of(found, given=settings)
         case = _of_model(case)
+        faults = _of_files(str(case["model.name"]), case["model.revision"])
     except HoneError as fault:
         if fault.code[0] in "CS":
             raise
         unseen = str(fault)
-    return Judgement(case, tuple(check(case)), unseen)
+    findings = check(case)
+    graver = sum(finding.level == "error" for finding in findings)
+    return Judgement(case, (*findings[:graver], *faults, *findings[graver:]), unseen)
 
 
 def case_of(found: Forecast, *, given: Mapping[str, Any]) -> Case:
@@ -62,6 +65,12 @@ def _of_model(case: Case) -> Case:
     folder = model_folder(name, case["model.revision"])
     template = has_template(folder)
     return replace(case, has_template=template, kind=base_or_instruct(name, template)[0], vocabulary=_controls(folder))
+
+
+def _of_files(name: str, revision: str | None) -> list[Finding]:
+    """Faults of the model's tokenizer, template and generation settings."""
+    source = f"hone model check {name} --fix FOLDER"
+    return [Finding(fault.code, "warning", fault.what, {}, source) for fault in check_model(model_folder(name, revision))]
 
 
 def _controls(folder: Any) -> frozenset[str]:

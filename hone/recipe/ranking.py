@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from hone.core.errors import HoneError
+from hone.core.estimates import Difference, Estimate
 from hone.eval import answers
-from hone.eval.differences import LEVEL, Difference, Side, difference, estimate, side, value_of
+from hone.eval.differences import LEVEL, Side, difference, estimate, side, value_of
 from hone.eval.evaluate import Evaluation
 from hone.eval.heldout import HeldOut, recall
-from hone.eval.intervals import Estimate
 from hone.recipe.grid import Arm, Axis
 from hone.report.numbers import loss_text, percent
 

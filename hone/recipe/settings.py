@@ -14,9 +14,10 @@ from hone.data.settings import DataSettings
 from hone.models.settings import HardwareSettings, ModelSettings
 from hone.objectives import Objective
 from hone.objectives.outside import find
+from hone.recipe.idle import Asked, refuse_idle
 from hone.recipe.words import ALIASES
 from hone.rollout.credit import CREDITS
-from hone.rollout.settings import RolloutSettings
+from hone.rollout.settings import Drawing, RolloutSettings
 from hone.train.settings import EvalSettings, OptimSettings, OutputSettings
 from hone.tuning import METHODS, Tuning
 
@@ -28,8 +29,9 @@ PLAIN: dict[str, type] = {
     "output": OutputSettings,
     "hardware": HardwareSettings,
 }
+CLASSES = {**PLAIN, "rollout": RolloutSettings, "rollout.sampling": Drawing}
 SECTIONS = (*PLAIN, "tuning", "objective", "rollout", "seed")
-IDLE = ("format", "columns", "learn", "overflow", "shuffle")
+IDLE = ("format", "columns", "learn", "overflow", "shuffle", "skip_bad")
 """Settings of `data` that mean nothing where the model writes the answers itself."""
 
 
@@ -64,7 +66,7 @@ class Recipe:
 
 
 def resolve(raw: Mapping[str, Any]) -> Recipe:
-    """Validate raw sections and fill in the defaults. Raises C001 ... C006 before anything is downloaded or loaded."""
+    """Validate raw sections and fill in the defaults. Raises C001 ... C006, and C071 for what would do nothing."""
     for section in raw:
         if section not in SECTIONS:
             raise HoneError("C002", f"there is no section '{section}'", where=section, fix=nearest(section, (*SECTIONS, *ALIASES)))
@@ -77,7 +79,7 @@ def resolve(raw: Mapping[str, Any]) -> Recipe:
     bound = find(name).bind(**objective)
     if plain["optim"].epochs is not None and plain["optim"].max_steps is not None:
         raise HoneError("C004", "optim.epochs and optim.max_steps contradict each other", where="optim", fix="keep one of the two")
-    _check_online(bound, rollout)
+    _check_online(bound, rollout, plain["data"])
     _check_base(plain["model"], method, tuned)
     seed = parse(_Seed, {"seed": raw.get("seed", 42)}, section="seed").seed
     resolved = {key: _json(dataclasses.asdict(value)) for key, value in plain.items()}
@@ -86,6 +88,7 @@ def resolve(raw: Mapping[str, Any]) -> Recipe:
     if rollout is not None:
         resolved["rollout"] = _json(dataclasses.asdict(rollout))
     resolved["seed"] = seed
+    refuse_idle(Asked(resolved, bound.needs, bound.data), CLASSES)
     return Recipe(tuning=tuned, objective=bound, rollout=rollout, seed=seed, resolved=resolved, **plain)
 
 
@@ -116,14 +119,17 @@ def _check_base(model: ModelSettings, method: str, tuning: Tuning) -> None:
         raise HoneError("C136", what, where="model.double_quant, model.quantise", fix="leave it out, or set model.quantise=nf4")
 
 
-def _check_online(objective: Objective, rollout: RolloutSettings | None) -> None:
-    """C061 where an objective and where its sequences come from do not go together."""
+def _check_online(objective: Objective, rollout: RolloutSettings | None, data: DataSettings) -> None:
+    """C061 where an objective and where its sequences come from do not go together, C069 for weights of files with prompts."""
     written = "old_logp_N" in objective.facts.split()
     if written and rollout is None:
         fix = "give prompts and rewards: rollout.prompts=FILE rollout.rewards=number"
         raise HoneError("C061", f"'{objective.name}' learns from what the model writes itself", where="rollout", fix=fix)
     if rollout is None:
         return
+    if any(source.weight != 1 for source in data.sources):
+        what = "the weight of a source does nothing here: each prompt is asked once in a pass"
+        raise HoneError("C069", what, where="data.train", fix="leave weights out, or write a prompt as often as it shall be asked")
     scheme = rollout.scheme
     if not rollout.wanted and rollout.environment is None and scheme.name not in ("keep",):
         fix = "name one: rollout.rewards=number (see `hone list rewards`)"

@@ -22,7 +22,7 @@ from hone.recipe.run import Wishes, folder_of, prepare_run, train_run, with_sett
 from hone.recipe.settings import resolve
 from hone.recipe.stores import Stores
 from hone.recipe.words import read
-from hone.train.hooks import pause_at
+from hone.train.hooks import forget_peak, pause_at
 from hone.train.resume import compare
 
 FILE = "sweep.json"
@@ -148,6 +148,7 @@ def train_arms(sweep: Sweep, arms: Sequence[Arm], shop: Workshop, share: float |
 def _train_one_by_one(sweep: Sweep, arms: Sequence[Arm], shop: Workshop, share: float | None) -> int:
     for arm in arms:
         shop.note(f"\n{arm.folder}")
+        forget_peak()
         try:
             run = prepare_run(sweep.raws[arm.folder], shop.console, shop.stores)
             status = train_run(run, Wishes(until=share, command=sweep.command(arm)))
@@ -160,6 +161,7 @@ def _train_one_by_one(sweep: Sweep, arms: Sequence[Arm], shop: Workshop, share: 
 
 def _train_together(sweep: Sweep, arms: Sequence[Arm], shop: Workshop, share: float | None) -> int:
     shop.note(f"\n{len(arms)} runs in one pass over one base: {'; '.join(arm.folder for arm in arms)}")
+    forget_peak()
     quiet = Console(quiet=True, force_terminal=False)
     runs = [prepare_run(sweep.raws[arm.folder], quiet, shop.stores) for arm in arms]
     wishes = [Wishes(until=share, command=sweep.command(arm)) for arm in arms]

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
+from hone.core.estimates import Difference, Estimate
 from hone.report.facts import Facts
 from hone.report.folder import RunFolder, plain
 from hone.report.numbers import duration, loss_text, percent, short, size, smooth, whole
@@ -23,31 +24,6 @@ COLOURS = 8
 CURVES = (("eval_loss", "Held-out loss"), ("loss", "Training loss"), ("eval_accuracy", "Held-out accuracy"), ("reward", "Reward"))
 
 
-class Span(NamedTuple):
-    """A number with its interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-class Contrast(NamedTuple):
-    """How far a run is from the first one."""
-
-    letter: str
-    value: float
-    low: float
-    high: float
-    smallest: float
-    """A true difference of this size would be found four times out of five."""
-    n: int
-    paired: bool
-
-    @property
-    def apart(self) -> bool:
-        return self.low > 0 or self.high < 0
-
-
 @dataclass(frozen=True, slots=True)
 class Measure:
     """One number of all runs on held-out data."""
@@ -56,9 +32,9 @@ class Measure:
     n: int
     share: bool
     lower_is_better: bool
-    spans: tuple[Span, ...]
-    contrasts: tuple[Contrast, ...]
-    """Of all but the first, from the first."""
+    estimates: tuple[Estimate, ...]
+    differences: Mapping[str, Difference]
+    """Letter -> how far that run is from the first."""
 
     def text(self, value: float) -> str:
         return percent(value) if self.share else loss_text(value)
@@ -67,8 +43,8 @@ class Measure:
         sign = "\N{MINUS SIGN}" if value < 0 else "+"
         return sign + (f"{100 * abs(value):.1f}" if self.share else f"{abs(value):.3g}")
 
-    def told(self, found: Contrast) -> str:
-        """What a contrast justifies saying."""
+    def told(self, found: Difference) -> str:
+        """What a difference justifies saying."""
         if not found.apart:
             return f"may be chance: differences from {self.size(found.smallest)} on would show"
         return "better" if (found.value < 0) == self.lower_is_better else "worse"
@@ -76,7 +52,7 @@ class Measure:
     def size(self, value: float) -> str:
         return f"{100 * value:.1f} points" if self.share else f"{value:.2g}"
 
-    def rows_needed(self, found: Contrast) -> int | None:
+    def rows_needed(self, found: Difference) -> int | None:
         """About how many rows would show a difference as large as the one at hand; None where this many do, or none would."""
         if found.apart or found.value == 0:
             return None
@@ -110,18 +86,18 @@ class Comparison:
         if not self.measures:
             return "Nothing was measured on held-out data that these runs have in common."
         first = self.measures[0]
-        apart = [found for found in first.contrasts if found.apart]
+        apart = {letter: found for letter, found in first.differences.items() if found.apart}
         if not apart:
-            least = min(found.smallest for found in first.contrasts)
+            least = min(found.smallest for found in first.differences.values())
             return (
                 f"No run differs from A in {first.title} by more than chance; {first.n} rows show differences from {first.size(least)} on."
             )
-        behind = [found for found in apart if first.told(found) == "worse"]
-        if len(behind) == len(first.contrasts):
-            told = ", ".join(f"{found.letter} is {first.size(abs(found.value))} behind" for found in behind)
+        behind = {letter: found for letter, found in apart.items() if first.told(found) == "worse"}
+        if len(behind) == len(first.differences):
+            told = ", ".join(f"{letter} is {first.size(abs(found.value))} behind" for letter, found in behind.items())
             return f"A is the best in {first.title}: {told}. That is more than chance."
-        told = ", ".join(f"{found.letter} is {first.told(found)} by {first.size(abs(found.value))}" for found in apart)
-        rest = "" if len(apart) == len(first.contrasts) else " The others may differ by chance only."
+        told = ", ".join(f"{letter} is {first.told(found)} by {first.size(abs(found.value))}" for letter, found in apart.items())
+        rest = "" if len(apart) == len(first.differences) else " The others may differ by chance only."
         return f"Against A in {first.title}, {told}: more than chance.{rest}"
 
     def costs(self) -> list[tuple[str, list[str]]]:
@@ -159,8 +135,11 @@ class Comparison:
                 "title": one.title,
                 "n": one.n,
                 "lower_is_better": one.lower_is_better,
-                "values": {letter: span._asdict() for letter, span in zip(self.letters, one.spans, strict=True)},
-                "differences": [{**each._asdict(), "apart": each.apart, "rows_needed": one.rows_needed(each)} for each in one.contrasts],
+                "values": {letter: span.to_json() for letter, span in zip(self.letters, one.estimates, strict=True)},
+                "differences": [
+                    {"letter": letter, **each._asdict(), "apart": each.apart, "rows_needed": one.rows_needed(each)}
+                    for letter, each in one.differences.items()
+                ],
             }
             for one in self.measures
         ]
@@ -213,11 +192,11 @@ def render(found: Comparison) -> str:
 
 def _drawn(one: Measure) -> Sequence[Markup]:
     """The interval of each difference on one scale."""
-    reach = max((max(abs(found.low), abs(found.high)) for found in one.contrasts), default=1.0) or 1.0
+    reach = max((max(abs(found.low), abs(found.high)) for found in one.differences.values()), default=1.0) or 1.0
     return [
-        forest(found.value, found.low, found.high, reach=reach, look=f"run{LETTERS.index(found.letter) % COLOURS}",
-               label=f"{found.letter} from A: {one.change(found.value)} ({one.change(found.low)} to {one.change(found.high)})")
-        for found in one.contrasts
+        forest(found.value, found.low, found.high, reach=reach, look=f"run{LETTERS.index(letter) % COLOURS}",
+               label=f"{letter} from A: {one.change(found.value)} ({one.change(found.low)} to {one.change(found.high)})")
+        for letter, found in one.differences.items()
     ]  # fmt: skip
 
 

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from hone.plan.doctor import FINDINGS
+from hone.plan.doctor.base import Found
+from hone.report.chart import chart_of
 from hone.report.fates import Fates
 from hone.report.folder import RunFolder, plain, record
 from hone.report.numbers import count, finite, loss_text, percent, short
@@ -121,15 +124,9 @@ def _stops(run: RunFolder) -> list[Finding]:
 
 
 def _overfit(run: RunFolder) -> list[Finding]:
-    points = run.series("eval_loss")
-    if len(points) < 3:
-        return []
-    best_step, best = min(points, key=lambda p: p[1])
-    last = points[-1][1]
-    if last <= best * 1.02:
-        return []
-    lowest = f"Held-out loss was lowest at step {best_step:,.0f} ({loss_text(best)})"
-    return [Finding("mixed", f"{lowest} and ended at {loss_text(last)}: the steps after that overfit.")]
+    """What the doctor says of learning by heart: page, card and live warning go by one rule."""
+    found = FINDINGS["H001"].look(chart_of(run))
+    return [Finding("mixed", f"{found.verdict[:1].upper()}{found.verdict[1:]} (H001).")] if isinstance(found, Found) else []
 
 
 def _unsteady(run: RunFolder) -> list[Finding]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import resource
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -218,8 +219,22 @@ class Checkpoints(BaseHook):
         self.events.emit("warning", what=sentence)
 
 
+PEAK = Path("/proc/self/clear_refs")
+"""Where Linux is told to count the peak anew."""
+
+
+def forget_peak() -> None:
+    """Count the peak from what is held now, where the system lets us: an earlier run of this process may have had a higher one."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    elif os.access(PEAK, os.W_OK):
+        PEAK.write_text("5")
+
+
 def peak_memory() -> int:
-    """Largest resident memory of this process so far, in bytes; with a GPU, the largest allocation there."""
+    """Largest resident memory of this process since its start or `forget_peak`, in bytes; with a GPU, the largest allocation there."""
     import torch
 
     if torch.cuda.is_available():

@@ -7,7 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from hone.eval.differences import Difference, difference, estimate, side, student, value_of
+from hone.core.estimates import Difference
+from hone.eval.differences import difference, estimate, side, student, value_of
 
 
 @pytest.mark.parametrize(

@@ -43,10 +43,10 @@ def test_rows_that_are_the_same_are_paired_and_power_is_told(tmp_path: Path) -> 
     assert found.settings == (("optim.learning_rate", ("0.001", "0.0001", "0.001")),)
     loss, accuracy, town = found.measures
     assert [one.title for one in found.measures] == ["held-out loss", "held-out accuracy", "town: exact match"]
-    b, c = loss.contrasts
+    b, c = loss.differences.values()
     assert b.apart and b.paired and b.value == pytest.approx(0.2) and loss.told(b) == "worse"
     assert not c.apart and loss.rows_needed(c) is None
-    more = town.contrasts[1]
+    more = town.differences["C"]
     assert more.value == pytest.approx(2 / 30) and not more.apart and "may be chance" in town.told(more)
     assert (town.rows_needed(more) or 0) > 30 and accuracy.share
     assert "B is worse by 0.2" in found.verdict and "may differ by chance" in found.verdict
@@ -58,9 +58,9 @@ def test_rows_that_are_the_same_are_paired_and_power_is_told(tmp_path: Path) -> 
 
 def test_other_rows_are_compared_as_strangers_with_a_warning(tmp_path: Path) -> None:
     found = compare([run(tmp_path / "a"), run(tmp_path / "b", gap=0.2, data="y")])
-    assert not any(contrast.paired for one in found.measures for contrast in one.contrasts)
+    assert not any(each.paired for one in found.measures for each in one.differences.values())
     assert "strangers" in found.warnings[0] and "not asked the same questions" in found.warnings[1]
-    assert not found.measures[0].contrasts[0].apart, "what pairs show, strangers hide"
+    assert not found.measures[0].differences["B"].apart, "what pairs show, strangers hide"
 
 
 def test_losses_of_different_objectives_are_never_compared(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import inspect
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ from rich.console import Console
 
 from hone.core.errors import HoneError
 from hone.data.batching import micro_batches
-from hone.objectives import OBJECTIVES
 from hone.plan.machines import named
 from hone.recipe.forecast import Wish, forecast
 from hone.recipe.run import prepare_run
@@ -54,14 +52,6 @@ def test_every_field_is_read_somewhere() -> None:
     assert "a_name_that_nobody_reads" not in known
 
 
-def test_every_setting_of_an_objective_is_used_by_it() -> None:
-    dead = []
-    for name, objective in OBJECTIVES.items():
-        used = {node.id for node in ast.walk(ast.parse(inspect.getsource(inspect.getmodule(objective.fn)))) if isinstance(node, ast.Name)}  # type: ignore[arg-type]
-        dead += [f"{name}.{field.name}" for field in dataclasses.fields(objective.settings()) if field.name not in used]
-    assert dead == []
-
-
 CHANGES = {
     "data.held_out": 0.3,
     "data.format": "messages",
@@ -90,7 +80,8 @@ CHANGES = {
     "model.revision": "v9",
     "seed": 7,
 }
-"""Fields that decide something before the first step, each with another value than it has. `objective` and `eval` have tests of their own."""
+"""Fields that decide something before the first step, each with another value than it has. `rollout` is in test_no_dead_rollout.py,
+objectives are in tests/objectives/test_no_dead_settings.py."""
 
 
 def what_it_becomes(model: Path, data: Path, *more: str) -> dict[str, Any]:

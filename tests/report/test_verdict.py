@@ -75,11 +75,11 @@ def test_scores_are_read_with_and_without_intervals() -> None:
 
 
 def test_findings_name_overfitting_skips_warnings_and_runaway_answers(make_run: Callable[..., Path]) -> None:
-    losses = [(1, 2.0), (10, 0.9), (20, 1.4)]
-    metrics = "".join(json.dumps({"step": step, "eval_loss": loss}) + "\n" for step, loss in losses)
+    losses = [(0, 2.0, 2.0), (10, 0.9, 0.8), (20, 1.1, 0.4), (30, 1.4, 0.2)]
+    metrics = "".join(json.dumps({"step": step, "eval_loss": aside, "loss": loss}) + "\n" for step, aside, loss in losses)
     run = read_run(make_run(metrics__jsonl=metrics, evaluation__json='{"stopped": {"before": 0.1, "after": 0.8}}'))
     text = " ".join(finding.text for finding in findings(run, None))
-    for words in ("lowest at step 10 (0.900) and ended at 1.400", "1 step skipped", "wandb failed and is switched off.", "Only 80.0"):
+    for words in ("best at step 10 and has risen by 56 % since (H001)", "1 step skipped", "wandb failed and is switched off.", "Only 80.0"):
         assert words in text
 
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 from functools import partial
 from pathlib import Path
+
+import pytest
+import torch
 
 from hone.core.events import Events
 from hone.objectives import OBJECTIVES
 from hone.recipe.build import held_out_loss
 from hone.train.engine import Engine
-from hone.train.hooks import Between, Evaluate
+from hone.train.hooks import PEAK, Between, Evaluate, forget_peak, peak_memory
 from hone.train.loop import State
 from hone.train.settings import OptimSettings
 from hone.train.stopping import Stopper
@@ -47,3 +51,13 @@ def test_a_measurement_is_given_up_for_a_stop_and_made_when_the_run_goes_on(tmp_
     last = Evaluate(measure, Events(tmp_path), every=1, patience=None, stopped=lambda: stopper.requested)
     last.stepped(State(engine, 9, 9))
     assert not last.best["owed"], "the last measurement decides which weights are kept"
+
+
+@pytest.mark.skipif(not os.access(PEAK, os.W_OK) or torch.cuda.is_available(), reason="this system does not count the peak anew")
+def test_the_peak_of_an_earlier_run_is_forgotten() -> None:
+    size = 64 << 20
+    earlier = torch.ones(size // 4)
+    high = peak_memory()
+    del earlier
+    forget_peak()
+    assert peak_memory() < high - size // 2

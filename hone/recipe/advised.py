@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from itertools import islice
@@ -51,11 +52,20 @@ def advised(raw: Mapping[str, Any], recipe: Recipe, prepared: Prepared, loaded: 
     found = fill(recipe.resolved, Facts(tokens.rows, facts.hidden, recipe.tuning.about.learning_rate, recipe.objective.pace))
     found += [*chosen.advice, Advice("hardware.dtype", dtype, loaded.notes[0].partition(": ")[2])]
     found += _unsayable(recipe, prepared, loaded, template)
+    prepared.notices.extend(_still(recipe, Shapes.of(loaded.model)))
     if prepared.classes:
         found.append(Advice("objective.classes", prepared.classes, f"the {len(prepared.classes)} classes of the data"))
     full = resolve(forecast.with_advice(raw, found))
     full.resolved["reasons"] = {key: reason for key, _, reason in found}
     return full
+
+
+def _still(recipe: Recipe, shapes: Shapes) -> list[Notice]:
+    """M046 where a LoRA of a mixture leaves all experts as they are, which hold most of its weights."""
+    if not shapes.experts or not isinstance(recipe.tuning, Lora) or set(recipe.tuning.chosen(shapes)) & shapes.experts.keys():
+        return []
+    share = sum(math.prod(shape) for shape in shapes.experts.values()) / sum(math.prod(shape) for shape in shapes.parameters.values())
+    return [Notice("M046", f"the experts, {100 * share:.0f} % of this model's weights, stay as they are", 0, "")]
 
 
 def _unsayable(recipe: Recipe, prepared: Prepared, loaded: Loaded, template: ChatTemplate) -> list[Advice]:

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from hone.core.config import settings
 from hone.core.errors import HoneError
 from hone.tuning import folder as adapter_folder
-from hone.tuning.anatomy import Block, blocks
+from hone.tuning import whole
+from hone.tuning.anatomy import Block, blocks, norm_count
 from hone.tuning.base import METHODS, About, Beside, Tuning, replace, trainable
 from hone.tuning.prefix import linear, wide
 from hone.tuning.shapes import Shapes
@@ -137,8 +138,15 @@ class AdapterMethod(Tuning):
             adapter = Bottleneck(hidden, self.width(hidden), hidden, activation=self.activation, scale=self.scaling())
             return Adapted(old, adapter.start(like, generator), parallel=self.beside)
 
+        norms = [path for block in blocks(model) for path in block.norms] if self.norms_move else []
         for _ in replace(model, lambda name, _: name in chosen, make):
             pass
+        whole.train_whole(model, norms)
+
+    @property
+    def norms_move(self) -> bool:
+        """Whether the blocks' own norms are trained beside the adapters."""
+        return False
 
     def count(self, shapes: Shapes) -> int:
         return (shapes.layers - self.first) * (1 + self.after_attention) * adapter_count(shapes.hidden, self.width(shapes.hidden))
@@ -152,7 +160,7 @@ def adapter_count(hidden: int, size: int) -> int:
 @METHODS.add("houlsby")
 @settings
 class Houlsby(AdapterMethod):
-    """Small bottlenecks after attention and after the feed-forward network of every block, with a nonlinearity inside."""
+    """Small bottlenecks after attention and after the feed-forward network of every block, with a nonlinearity inside; norms move too."""
 
     about: ClassVar[About] = About(
         when="more change than LoRA can hold, where the adapter need not be merged", paper="1902.00751", unmergeable=WHY, learning_rate=1e-3
@@ -163,6 +171,15 @@ class Houlsby(AdapterMethod):
     """Width of the bottlenecks; None is a sixteenth of the hidden size."""
     activation: Activation = "gelu"
     """The nonlinearity inside."""
+    norms: bool = True
+    """Whether the norms of the blocks move as well, as in the paper."""
+
+    @property
+    def norms_move(self) -> bool:
+        return self.norms
+
+    def count(self, shapes: Shapes) -> int:
+        return super().count(shapes) + (norm_count(shapes.parameters) if self.norms else 0)
 
 
 @METHODS.add("pfeiffer")

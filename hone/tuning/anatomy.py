@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from torch import nn
 
 from hone.core.errors import HoneError
+from hone.tuning.targets import block_of
 
 ATTENTION = ("self_attn", "attn", "attention", "self_attention")
 FEED_FORWARD = ("mlp", "feed_forward", "ffn", "block_sparse_moe", "moe")
@@ -21,6 +23,8 @@ class Block(NamedTuple):
     path: str
     attention: str
     feed_forward: str
+    norms: tuple[str, ...]
+    """What stands between these two: layers of nothing but vectors."""
 
 
 def blocks(model: nn.Module) -> list[Block]:
@@ -30,7 +34,22 @@ def blocks(model: nn.Module) -> list[Block]:
     if not longest:
         raise HoneError("M062", "this model has no list of blocks", where="tuning.method", fix="use tuning.method=lora")
     found = [(f"{longest}.{i}", dict(block.named_children())) for i, block in enumerate(lists[longest])]
-    return [Block(path, _part(path, children, ATTENTION), _part(path, children, FEED_FORWARD)) for path, children in found]
+    return [
+        Block(path, _part(path, children, ATTENTION), _part(path, children, FEED_FORWARD), _norms(path, children))
+        for path, children in found
+    ]
+
+
+def _norms(path: str, children: dict[str, nn.Module]) -> tuple[str, ...]:
+    vectors = {name: [parameter.ndim for parameter in child.parameters()] for name, child in children.items()}
+    return tuple(f"{path}.{name}" for name, sizes in vectors.items() if sizes and set(sizes) == {1})
+
+
+def norm_count(parameters: Mapping[str, tuple[int, ...]]) -> int:
+    """Parameters of the norms of all blocks, by the names and shapes of a model's parameters."""
+    inside = [(name, shape) for name, shape in parameters.items() if (block_of(name) is not None and len(shape) == 1)]
+    after = [(re.split(r"\.\d+\.", name, maxsplit=1)[1].split("."), shape) for name, shape in inside]
+    return sum(shape[0] for parts, shape in after if len(parts) == 2 and parts[0] not in (*ATTENTION, *FEED_FORWARD))
 
 
 def _part(path: str, children: dict[str, nn.Module], names: tuple[str, ...]) -> str:

@@ -125,8 +125,7 @@ class Tuning:
 
     def detach(self, model: nn.Module) -> None:
         """Take our modules off: the base as it was. Raises M011 for methods that move the base itself."""
-        ours = [(name, module) for name, module in model.named_modules() if isinstance(module, Beside)]
-        for name, module in reversed(ours):  # the inner ones first, while their paths hold
+        for name, module in reversed(_beside(model)):
             model.set_submodule(name, module.base)
         if prologue_of(model) is not None:
             del model.prologue
@@ -139,8 +138,8 @@ class Tuning:
         """
         self.check_merge(model)
         unpack(model)
-        for _ in replace(model, lambda _, m: isinstance(m, Beside), lambda _, m: _merged(m)):
-            pass
+        for name, module in reversed(_beside(model)):
+            model.set_submodule(name, module.merged())
 
     def check_merge(self, model: nn.Module) -> None:
         """Raise M040, with the reason and the way out, where `merge` would."""
@@ -256,6 +255,6 @@ def replace(
             yield name, new
 
 
-def _merged(module: nn.Module) -> Any:
-    assert isinstance(module, Beside)
-    return module.merged()
+def _beside(model: nn.Module) -> list[tuple[str, Beside]]:
+    """All our modules that keep one of the base's, by path. Reversed, inner ones come before those around them, while their paths hold."""
+    return [(name, module) for name, module in model.named_modules() if isinstance(module, Beside)]

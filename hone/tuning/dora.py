@@ -86,7 +86,7 @@ class Dora(Lora):
         return super().count_at(path, shape) + shape[0]
 
     def _candidates(self, shapes: Shapes) -> dict[str, tuple[int, int]]:
-        return {path: shape for path, shape in super()._candidates(shapes).items() if path != shapes.embedding}
+        return {path: shape for path, shape in super()._candidates(shapes).items() if path in shapes.linears}
 
     def linear_part(self, base: nn.Module, start: Start, scale: float) -> LoraLinear:
         return DoraLinear(base, start, scale=scale, dropout=self.dropout)

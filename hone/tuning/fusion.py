@@ -1,10 +1,13 @@
 """AdapterFusion (arXiv 2005.00247): a second stage that learns, token by token, which of several frozen adapters to listen to.
 
+Where it is asked to, it ends with the few adapters of each block that were listened to most, as AdapterDrop (arXiv 2010.11918) prunes it.
+
 Shape legend: T tokens (of any leading shape), N adapters, D hidden size.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,7 +23,7 @@ from hone.core.errors import HoneError
 from hone.tuning import folder as adapter_folder
 from hone.tuning.adapter import FUNCTIONS, Bottleneck, output_of, with_output
 from hone.tuning.anatomy import blocks
-from hone.tuning.base import METHODS, About, Beside, Tuning, replace
+from hone.tuning.base import METHODS, About, Beside, Tuning, name_of, replace, trainable
 from hone.tuning.prefix import wide
 from hone.tuning.shapes import Shapes
 
@@ -32,7 +35,8 @@ PLACE = "adapters"
 class Fused(Beside):
     """A feed-forward network with several adapters after it, mixed by attention from its output to theirs.
 
-    With h the network's output and z_n the adapters': h + sum_n softmax_n(Q h . K z_n) V z_n. V starts as the identity.
+    With h the network's output and z_n the adapters': h + sum_n softmax_n(Q h . K z_n) V z_n. V starts as the identity. Adapters whose
+    place in `kept_N` is 0 are not computed. `heard_N` adds up the shares of the tokens that were trained on.
     """
 
     def __init__(self, base: nn.Module, adapters: list[Bottleneck], *, like: Tensor, generator: torch.Generator) -> None:
@@ -41,8 +45,14 @@ class Fused(Beside):
         size = adapters[0].up.out_features
         self.query, self.key = (nn.Parameter((0.02 * torch.randn(size, size, generator=generator)).to(**wide(like))) for _ in range(2))
         self.value = nn.Parameter(torch.eye(size).to(**wide(like)))
+        for name in ("kept_N", "heard_N"):
+            self.register_buffer(name, torch.full((len(adapters),), float(name == "kept_N"), device=like.device), persistent=False)
         self.shares_TN: Tensor | None = None
-        self.watched = False
+        self.watched = self.pruned = False
+
+    def left(self) -> list[int]:
+        """Which adapters take part."""
+        return [i for i, kept in enumerate(self.get_buffer("kept_N").tolist()) if kept] if self.pruned else [*range(len(self.adapters))]
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         found = self.base(*args, **kwargs)
@@ -50,11 +60,14 @@ class Fused(Beside):
             return found
         out = output_of(found)
         query, key, value = (x.to(out.dtype) for x in (self.query, self.key, self.value))
-        said_TND = torch.stack([adapter(out) for adapter in self.adapters], -2)
+        left = self.left()
+        said_TND = torch.stack([self.adapters[i](out) for i in left], -2)
         scores_TN = torch.einsum("...d,...nd->...n", out @ query.t(), said_TND @ key.t())
         shares_TN = scores_TN.softmax(-1)
         if self.watched:
             self.shares_TN = shares_TN.detach().flatten(0, -2)
+        if self.pruned and self.training:
+            self.get_buffer("heard_N")[left] += shares_TN.detach().flatten(0, -2).sum(0)
         mixed = torch.einsum("...n,...nd->...d", shares_TN, said_TND)
         return with_output(found, out + mixed @ value.t())
 
@@ -73,18 +86,25 @@ class Fusion(Tuning):
     """Folders of Pfeiffer adapters of this base, each trained on a task."""
     regularise: Annotated[float, Ge(0)] = 0.01
     """How strongly V is held at the identity."""
+    keep: Annotated[int, Ge(1)] | None = None
+    """Adapters that are left in each block when training ends, those that were listened to most: answers get faster. None keeps all."""
 
     def attach(self, model: nn.Module, *, seed: int) -> None:
         if not self.adapters:
             fix = "name the folders of Pfeiffer adapters of this base: tuning.adapters=[runs/a/adapter, runs/b/adapter]"
             raise HoneError("M063", "fusion needs adapters that were trained before", where="tuning.adapters", fix=fix)
+        if self.keep is not None and self.keep >= len(self.adapters):
+            what = f"there are {len(self.adapters)} adapters, so keeping {self.keep} leaves none out"
+            raise HoneError("M063", what, where="tuning.keep", fix="set a smaller tuning.keep, or leave it out")
         model.requires_grad_(False)
         stored = [adapter_of(Path(folder)) for folder in self.adapters]
         like, generator = next(model.parameters()), torch.Generator().manual_seed(seed)
         places = [block.feed_forward for block in blocks(model)]
 
         def make(path: str, old: nn.Module) -> nn.Module:
-            return Fused(old, [rebuilt(one, path, like) for one in stored], like=like, generator=generator)
+            made = Fused(old, [rebuilt(one, path, like) for one in stored], like=like, generator=generator)
+            made.pruned = self.keep is not None
+            return made
 
         for _ in replace(model, lambda name, _: name in places, make):
             pass
@@ -98,9 +118,30 @@ class Fusion(Tuning):
         apart = [(layer.value - torch.eye(len(layer.value), device=layer.value.device)).square().sum() for layer in fused(model).values()]
         return self.regularise * torch.stack(apart).sum()
 
+    @torch.no_grad()
+    def stepped(self, model: nn.Module, *, step: int, total: int) -> None:
+        """After the last step, leave out what was listened to least."""
+        for layer in fused(model).values() if self.keep is not None and step == total else ():
+            most = layer.get_buffer("heard_N").topk(self.keep or 0).indices
+            layer.get_buffer("kept_N").zero_()[most] = 1
+
+    def state(self, model: nn.Module) -> dict[str, Tensor]:
+        names = ("kept_N", "heard_N") if self.keep is not None else ()
+        return {f"{path}.{name}": layer.get_buffer(name) for path, layer in fused(model).items() for name in names}
+
+    def _tensors(self, model: nn.Module) -> dict[str, Tensor]:
+        """What is saved: the mixtures, and which adapters are left, where not all are."""
+        kept = {name: tensor for name, tensor in self.state(model).items() if name.endswith("kept_N")}
+        return {name: parameter.detach() for name, parameter in trainable(model).items()} | kept
+
+    @torch.no_grad()
+    def load(self, model: nn.Module, folder: Path, *, base: Mapping[str, str]) -> None:
+        adapter_folder.copy_into(self._tensors(model), adapter_folder.read(folder, base=base), where=str(folder))
+
     def save(self, model: nn.Module, folder: Path, *, base: Mapping[str, str]) -> None:
         """Write the fusion with copies of its adapters, so that the folder can be moved."""
-        super().save(model, folder, base=base)
+        config = adapter_folder.own_config(name_of(self), dataclasses.asdict(self))
+        adapter_folder.write(folder, self._tensors(model), config, base=base)
         for i, source in enumerate(self.adapters):
             target = folder / PLACE / str(i)
             target.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,7 @@ from transformers.pytorch_utils import Conv1D
 
 from hone.core.config import settings
 from hone.core.errors import HoneError
-from hone.tuning import peft_io, rows, starts, whole
+from hone.tuning import experts, peft_io, rows, starts, whole
 from hone.tuning.base import METHODS, About, Beside, Tuning, replace
 from hone.tuning.lowrank import LoraEmbedding, LoraLinear, Part, dense_weight, embedding_start
 from hone.tuning.packed import Packed, like
@@ -40,7 +40,8 @@ class Lora(Tuning):
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
     """Share of the adapter's inputs dropped while training."""
     targets: tuple[str, ...] | str = "all-linear"
-    """Layers to adapt: names such as q_proj or embed_tokens, patterns (regular expressions), or all-linear."""
+    """Layers to adapt: names such as q_proj or embed_tokens, patterns (regular expressions), or all-linear. The experts of a mixture
+    move where they are named: gate_up_proj and down_proj."""
     exclude: tuple[str, ...] = ()
     """Names or patterns that are left alone."""
     layers: tuple[int, ...] | None = None
@@ -90,9 +91,13 @@ class Lora(Tuning):
     def attach(self, model: nn.Module, *, seed: int) -> None:
         model.requires_grad_(False)
         generator = torch.Generator().manual_seed(seed)
-        wanted = set(self._chosen(Shapes.of(model)))
+        shapes = Shapes.of(model)
+        wanted = set(self.chosen(shapes))
         for _ in replace(model, lambda path, _: path in wanted, lambda path, old: self._part(path, old, generator)):
             pass
+        if stacked := [path for path in shapes.experts if path in wanted]:
+            self._check_experts(stacked)
+            experts.add_changes(model, {path: (self.rank_at(path), self.scale_at(path)) for path in stacked}, self.init, generator)
         whole.train_whole(model, self.train)
         if self.tokens:
             self._check_tokens(model)
@@ -106,7 +111,7 @@ class Lora(Tuning):
 
     def can_move_rows(self, shapes: Shapes) -> bool:
         """Whether single rows of the embedding and the head are free to move: neither table does so already."""
-        return not self.train and shapes.embedding not in self._chosen(shapes)
+        return not self.train and shapes.embedding not in self.chosen(shapes)
 
     def _check_tokens(self, model: nn.Module) -> None:
         """Rows of a table that moves otherwise cannot move apart. Raises M101."""
@@ -118,9 +123,16 @@ class Lora(Tuning):
                 "M101", what, where="tuning.tokens", fix="leave tuning.tokens out, or take the table out of tuning.train and tuning.targets"
             )
 
+    def _check_experts(self, paths: list[str]) -> None:
+        """Raises M045 for what a change of stacked weights cannot have."""
+        wrong = {"dropout": self.dropout > 0, "init": self.init not in ("default", "gaussian")}
+        for name in (name for name, set_so in wrong.items() if set_so):
+            what = f"'{paths[0]}' holds the weights of all experts, and tuning.{name} is for linear layers only"
+            raise HoneError("M045", what, where=f"tuning.{name}", fix=f"leave tuning.{name} out, or the experts out of tuning.targets")
+
     def count(self, shapes: Shapes) -> int:
         known = self._candidates(shapes)
-        total = sum(self.count_at(path, known[path]) for path in self._chosen(shapes))
+        total = sum(self.count_at(path, known[path]) for path in self.chosen(shapes))
         return total + whole.count_whole(shapes, self.train) + rows.count_rows(shapes, len(self.tokens or ()))
 
     def count_at(self, path: str, shape: tuple[int, int]) -> int:
@@ -128,11 +140,15 @@ class Lora(Tuning):
         return self.rank_at(path) * sum(shape)
 
     def _candidates(self, shapes: Shapes) -> dict[str, tuple[int, int]]:
-        """Path -> (outputs, inputs) of everything that could be adapted."""
-        table = {shapes.embedding: (shapes.table[1], shapes.table[0])} if self.targets != ALL else {}
-        return {path: shape for path, shape in (shapes.linears | table).items() if not whole.is_whole(path, self.train)}
+        """Path -> (outputs, inputs) of everything that could be adapted; of experts, those of all together."""
+        known = shapes.linears
+        if self.targets != ALL:
+            stacked = {path: (count * outputs, count * inputs) for path, (count, outputs, inputs) in shapes.experts.items()}
+            known = known | stacked | {shapes.embedding: (shapes.table[1], shapes.table[0])}
+        return {path: shape for path, shape in known.items() if not whole.is_whole(path, self.train)}
 
-    def _chosen(self, shapes: Shapes) -> list[str]:
+    def chosen(self, shapes: Shapes) -> list[str]:
+        """Paths of everything that gets a low-rank change. Raises M004 where a name is nowhere."""
         return choose(self._candidates(shapes), self.targets, every=shapes.paths, exclude=self.exclude, layers=self.layers)
 
     def _part(self, path: str, base: nn.Module, generator: torch.Generator) -> Part:
@@ -163,11 +179,11 @@ class Lora(Tuning):
         whole.untie(model)
 
     def save(self, model: nn.Module, folder: Path, *, base: Mapping[str, str]) -> None:
-        found = parts(model)
+        found, stacked = parts(model), experts.changes_of(model)
         twice = 2 if any(part.minus_a is not None for part in found.values()) else 1
-        ranks = {path: twice * self.rank_at(path) for path in found}
+        ranks = {path: twice * self.rank_at(path) for path in (*found, *stacked)}
         louder = self.divisor(twice)
-        alphas = {path: louder * self.alpha_at(path) for path in found}
+        alphas = {path: louder * self.alpha_at(path) for path in ranks}
         rank, alpha = twice * self.rank, louder * self.alpha_at("")
         options = {
             "r": rank,
@@ -179,6 +195,7 @@ class Lora(Tuning):
             "alpha_pattern": {path: each for path, each in alphas.items() if each != alpha},
             "modules_to_save": whole.whole_paths(model) or None,
             "trainable_token_indices": rows.row_config(model),
+            "target_parameters": sorted(stacked) or None,
         }
         rounding = self.init == "loftq" and not any(isinstance(part.base, Packed) for part in found.values())
         rounded = {"rounded": "nf4"} if rounding else {}
@@ -198,19 +215,21 @@ class Lora(Tuning):
 
     def extra_tensors(self, model: nn.Module) -> dict[str, Tensor]:
         """Tensors besides A and B, under peft's names."""
-        return whole.whole_tensors(model) | rows.row_tensors(model)
+        return whole.whole_tensors(model) | rows.row_tensors(model) | experts.expert_tensors(model)
 
     @torch.no_grad()
     def load(self, model: nn.Module, folder: Path, *, base: Mapping[str, str]) -> None:
         stored = peft_io.load_adapter(folder, base=base)
         found, where = parts(model), str(folder)
-        for shapes in (_all_shapes(model), {path: part.shape for path, part in found.items()}):
+        for shapes in (_all_shapes(model), {path: part.shape for path, part in found.items()}) if stored.tensors else ():
             peft_io.check_fit(stored, shapes, where=where)
         together = stored.config.init == "default"
         rooms = {path: (len(part.pair()[0]) if together else len(part.a), part.scale) for path, part in found.items()}
         for path, pair in stored.at(rooms).items():
             found[path].fill(pair, whole=together)
         peft_io.fill_extra(self.extra_tensors(model), stored.extra, where=where)
+        for path, change in experts.changes_of(model).items():
+            change.b.mul_(stored.config.scale(path) / change.scale)
 
 
 def _all_shapes(model: nn.Module) -> dict[str, tuple[int, int]]:

@@ -37,7 +37,7 @@ class LowRank(torch.autograd.Function):
         y_TO.addmm_(down_TR, b_OR.to(wide).t(), alpha=scale)
         ctx.packed, ctx.scale = (weight, scale) if isinstance(weight, Packed) else (None, scale)
         ctx.save_for_backward(x_TI, a_RI, b_OR, down_TR, *(() if isinstance(weight, Packed) else (weight,)))
-        return y_TO.to(x.dtype).view(*x.shape[:-1], -1)
+        return y_TO.to(x.dtype).view(*x.shape[:-1], y_TO.shape[-1])
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
@@ -50,7 +50,7 @@ class LowRank(torch.autograd.Function):
         d_x = None
         if ctx.needs_input_grad[0]:
             d_x = back(grad_TO, opened(kept[0] if kept else ctx.packed, wide), grad_TO.new_empty(x_TI.shape))
-            d_x = d_x.addmm_(d_down_TR, a_RI.to(wide)).to(grad.dtype).view(*grad.shape[:-1], -1)
+            d_x = d_x.addmm_(d_down_TR, a_RI.to(wide)).to(grad.dtype).view(*grad.shape[:-1], a_RI.shape[1])
         return d_x, None, None, d_a, d_b, None
 
 

@@ -19,6 +19,7 @@ from hone.core.errors import HoneError
 from hone.core.registry import nearest
 from hone.tuning import folder as adapter_folder
 from hone.tuning import rows, starts
+from hone.tuning.experts import is_of_expert
 from hone.tuning.folder import AGAIN, CONFIG, WEIGHTS
 
 KEY = re.compile(r"(?P<path>.+)\.lora_(embedding_)?(?P<half>[AB])(\.default)?(\.weight)?")
@@ -27,7 +28,7 @@ UNDERSTOOD = (
     "r", "lora_alpha", "lora_dropout", "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "rank_pattern",
     "alpha_pattern", "use_rslora", "fan_in_fan_out", "base_model_name_or_path", "revision", "task_type", "peft_type", "peft_version",
     "inference_mode", "init_lora_weights", "auto_mapping", "bias", "use_dora", "modules_to_save",
-    "trainable_token_indices",
+    "trainable_token_indices", "target_parameters",
 )  # fmt: skip
 """Settings that we act upon, or that only say how the training began."""
 WITHOUT_EFFECT = ("megatron_core", "qalora_group_size", "runtime_config", "eva_config", "loftq_config", "ensure_weight_tying")
@@ -58,6 +59,8 @@ class AdapterConfig:
     """Modules that are kept whole."""
     tokens: tuple[int, ...] = ()
     """Tokens whose rows of embedding and head moved."""
+    parameters: tuple[str, ...] = ()
+    """Stacked weights of experts that are adapted."""
     targets: tuple[str, ...] | str = ()
     """Names (the end of a layer's path) or one regular expression, as peft reads them."""
     exclude: tuple[str, ...] | str = ()
@@ -89,7 +92,7 @@ class AdapterConfig:
 
 @dataclass(frozen=True, slots=True)
 class AdapterFile:
-    """An adapter as read: A and B by layer path, and the other tensors (magnitudes, whole modules) by name."""
+    """An adapter as read: A and B by layer path, and the other tensors (magnitudes, whole modules, experts) by name."""
 
     config: AdapterConfig
     tensors: dict[str, Pair]
@@ -109,10 +112,11 @@ class AdapterFile:
             "rslora": config.rslora,
             "init": init,
         }
-        train = {name.rpartition(".")[0] for name in self.extra if not name.endswith((MAGNITUDE, ROWS))}
+        beside = [name for name in self.extra if KEY.fullmatch(name) is None and not name.endswith((MAGNITUDE, ROWS))]
+        train = {name.rpartition(".")[0] for name in beside}
         known |= {"ranks": dict(config.ranks), "alphas": dict(config.alphas)}
         known |= {"train": tuple(sorted(train)), "tokens": config.tokens or None}
-        return known | {"targets": tuple(self.tensors)}
+        return known | {"targets": (*self.tensors, *config.parameters)}
 
     def at(self, rooms: Mapping[str, tuple[int, float]]) -> dict[str, Pair]:
         """The same changes for layers of other ranks and scales, given by path.
@@ -144,7 +148,7 @@ def save_adapter(
     the targets are written as short names where these mean the same layers, without them as full paths. `extra` are
     further tensors under peft's names, `tables` the paths of embeddings among the adapted.
     """
-    assert tensors, "an adapter without layers"
+    assert tensors or extra, "an adapter without layers"
     config = {
         "peft_type": "LORA", "bias": "none", "target_modules": _short_names(tensors, linear), "lora_dropout": 0.0, "use_rslora": False,
         "fan_in_fan_out": False, **options, "lora_alpha": _whole(options["lora_alpha"]),
@@ -166,7 +170,7 @@ def load_adapter(folder: Path, *, base: Mapping[str, str] | None = None) -> Adap
     """
     config = read_lora_config(folder)
     stored = adapter_folder.read(folder, base=base)
-    pairs = _pairs(stored.tensors, folder)
+    pairs = _pairs(stored.tensors, config, folder)
     for path, (a_RI, b_OR) in pairs.items():
         _check_pair(path, a_RI, b_OR, config.rank_of(path), folder)
     extra = _extra(stored.tensors, config, folder)
@@ -215,6 +219,7 @@ def read_lora_config(folder: Path) -> AdapterConfig:
         targets=_names(raw.get("target_modules"), file), exclude=_names(raw.get("exclude_modules"), file),
         dora=bool(raw.get("use_dora")), init=raw["init_lora_weights"] if raw.get("init_lora_weights") in SUBTRACTED else "default",
         train=tuple(raw.get("modules_to_save") or ()), tokens=_tokens(raw.get("trainable_token_indices"), file),
+        parameters=tuple(raw.get("target_parameters") or ()),
         layers=None if layers in (None, []) else tuple(layers) if isinstance(layers, list) else (layers,),
         ranks={key: _rank(value, file) for key, value in _table(raw, "rank_pattern", file)},
         alphas={key: _number(value, "alpha_pattern", file) for key, value in _table(raw, "alpha_pattern", file)},
@@ -234,15 +239,15 @@ def _refuse_options(raw: Mapping[str, Any], where: str) -> None:
             raise HoneError("M019", what, where=where, fix=MERGE)
 
 
-def _pairs(tensors: Mapping[str, Tensor], folder: Path) -> dict[str, Pair]:
-    """A and B of every layer, in fp32."""
+def _pairs(tensors: Mapping[str, Tensor], config: AdapterConfig, folder: Path) -> dict[str, Pair]:
+    """A and B of every layer, in fp32; those of experts are among the other tensors."""
     halves: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         found = KEY.fullmatch(name)
-        if found is None:
+        if found is None or is_of_expert(found["path"], config.parameters):
             continue
         halves.setdefault(found["path"], {})[found["half"]] = tensor if tensor.dtype == torch.float64 else tensor.float()
-    if not halves:
+    if not halves and not config.parameters:
         fix = "train it again; its targets matched nothing"
         raise HoneError("M004", "the adapter holds no layers", where=str(folder / WEIGHTS), fix=fix)
     for path, pair in halves.items():
@@ -253,10 +258,14 @@ def _pairs(tensors: Mapping[str, Tensor], folder: Path) -> dict[str, Pair]:
 
 
 def _extra(tensors: Mapping[str, Tensor], config: AdapterConfig, folder: Path) -> dict[str, Tensor]:
-    """What is neither A nor B: magnitudes and whole modules. Raises M019 for anything else."""
+    """What is not A or B of a layer: magnitudes, whole modules, experts. Raises M019 for anything else."""
     found: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        if KEY.fullmatch(name) or name.endswith("embed_tokens.base_layer.weight"):
+        key = KEY.fullmatch(name)
+        if key is not None and is_of_expert(key["path"], config.parameters):
+            found[name] = tensor
+            continue
+        if key is not None or name.endswith("embed_tokens.base_layer.weight"):
             continue  # peft adds the base's own table to an adapter of an embedding
         whole = any(part.endswith(each) for each in config.train for part in _modules_around(name))
         if not whole and not (config.dora and name.endswith(MAGNITUDE)) and not (config.tokens and name.endswith(ROWS)):

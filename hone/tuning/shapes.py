@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 from transformers.pytorch_utils import Conv1D
 
@@ -35,6 +35,8 @@ class Shapes:
     layers: int
     kv_width: int
     """Elements of a token's keys in one layer: key heads times head size."""
+    experts: dict[str, tuple[int, int, int]] = field(default_factory=dict)
+    """Path -> (experts, outputs, inputs) of every weight that is stacked for all experts of a mixture."""
 
     @classmethod
     def of(cls, model: nn.Module) -> Shapes:
@@ -60,6 +62,7 @@ class Shapes:
             hidden=text.hidden_size,
             layers=text.num_hidden_layers,
             kv_width=(options.get("num_key_value_heads") or heads) * head_size,
+            experts={f"{path}.{name}": _three(stack) for path, module in inner.items() for name, stack in stacks_of(module).items()},
         )
 
     @classmethod
@@ -76,6 +79,21 @@ def shape_of(layer: nn.Module) -> tuple[int, int]:
         return layer.weight.shape[1], layer.weight.shape[0]
     assert isinstance(layer, nn.Linear), "not a linear layer"
     return layer.out_features, layer.in_features
+
+
+def stacks_of(module: nn.Module) -> dict[str, Tensor]:
+    """Name -> weights (experts, outputs, inputs), as views, of a module of experts that transformers knows how to run; else nothing."""
+    fields = vars(module)
+    if not {"has_gate", "has_bias", "has_post_expert_norm", "is_transposed"} <= fields.keys():
+        return {}
+    names = ("gate_up_proj" if fields["has_gate"] else "up_proj", "down_proj")
+    stacks = {name: weight for name, weight in module.named_parameters(recurse=False) if name in names and weight.ndim == 3}
+    return {name: weight.detach().mT if fields["is_transposed"] else weight.detach() for name, weight in stacks.items()}
+
+
+def _three(stack: Tensor) -> tuple[int, int, int]:
+    experts, outputs, inputs = stack.shape
+    return experts, outputs, inputs
 
 
 def has_bias(module: nn.Module) -> bool:

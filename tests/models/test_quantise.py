@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 
 from hone.core.errors import HoneError
+from hone.models.kernels.fuse import fuse
 from hone.models.load import load
 from hone.models.quantise import FourBit, footprint, pack, quantisable, quantise
 from hone.models.skeleton import skeleton
@@ -19,6 +21,9 @@ from hone.plan.layers import linears
 from hone.plan.memory import Work, weight_bytes
 from hone.plan.packed import Scheme, contradiction, packed_weights, scheme_of, share_of, skips
 from hone.plan.shapes import model_facts
+from hone.rollout.sample import Sampler
+from hone.tuning import trainable
+from hone.tuning.lora import Lora
 from hone.tuning.packed import Packed, packed_layers
 from tests import nets
 from tests.models.tiny_models import make_model
@@ -102,6 +107,24 @@ def test_the_bits_of_a_weight_are_those_of_the_paper() -> None:
 def test_layers_share_the_table_of_quantised_scales() -> None:
     layers = list(packed_layers(quantised("llama", SCHEMES[0])).values())
     assert len({layer.get_buffer("table").data_ptr() for layer in layers}) == 1
+
+
+@pytest.mark.parametrize("scheme", [SCHEMES[0], SCHEMES[-1]], ids=str)
+def test_answers_are_written_by_the_models_own_modules(scheme: Scheme) -> None:
+    """The C function that writes for plain Llamas knows no packed weights; what is written is what the model says."""
+    model = quantised("llama", scheme)
+    fuse(model)
+    tuning = Lora(rank=2)
+    tuning.attach(model, seed=1)
+    for parameter in trainable(model).values():
+        parameter.data += 0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(2))
+    sampler = Sampler(model, SimpleNamespace(decode=lambda tokens, **_: ""))
+    assert sampler.fit.works and not sampler.fit.quick
+    prompt = [5, 9, 40, 33, 21]
+    (answer,) = sampler.generate([prompt], max_new_tokens=4)
+    with torch.no_grad():
+        logits = model(torch.tensor([[*prompt, *answer.tokens]])).logits[0]
+    assert logits[len(prompt) - 1 : -1].argmax(-1).tolist() == answer.tokens
 
 
 def saved_by_transformers(tmp_path: Path, **options: Any) -> Path:

@@ -88,6 +88,14 @@ def test_an_adapter_is_where_its_paper_puts_it(tuning: Any) -> None:
     assert hasattr(block.self_attn, "adapter") == isinstance(tuning, Houlsby)
 
 
+def test_houlsby_moves_the_norms_of_its_blocks() -> None:
+    moving = trainable(nets.policy(nets.llama, Houlsby(size=4)).model)
+    norms = {name for name in moving if "adapter" not in name}
+    both = ("input_layernorm", "post_attention_layernorm")
+    assert norms == {f"model.layers.{i}.{name}.copy.weight" for i in range(2) for name in both}
+    assert not [name for name in trainable(nets.policy(nets.gpt2, Houlsby(size=4, norms=False)).model) if "adapter" not in name]
+
+
 def hidden_needs_gradient(policy: Policy) -> list[bool]:
     """Whether autograd recorded anything up to the output of each block."""
     found: list[bool] = []
@@ -173,6 +181,26 @@ def test_fusion_trains_its_mixture_and_leaves_base_and_adapters_alone(tmp_path: 
             assert layer.shares_TN.shape == (len(pack(GROUPS).tokens_T), 3)
             assert torch.allclose(layer.shares_TN.sum(-1), torch.ones(len(layer.shares_TN)))
     assert all(layer.shares_TN is None for layer in fused(policy.model).values())
+
+
+def test_fusion_ends_with_the_adapters_that_were_listened_to_most(tmp_path: Path) -> None:
+    folders = saved_adapters(tmp_path, 3)
+    policy = nets.policy(nets.llama, Fusion(adapters=folders, keep=1), moved=False)
+    source = Offline(nets.singles(), step_groups=5, budget=80, epochs=1.0, max_steps=None, seed=0, shuffle=True)
+    train(Engine(policy, OptimSettings(learning_rate=1e-2)), source, SFT)
+    for layer in fused(policy.model).values():
+        assert layer.left() == [int(layer.get_buffer("heard_N").argmax())]
+        assert layer.get_buffer("heard_N").sum() > sum(len(group[0].tokens) for group in nets.singles()) - 1
+    with watching(policy.model) as places:
+        pruned = said(policy)
+        assert all(layer.shares_TN is not None and layer.shares_TN.shape[1] == 1 for layer in places.values())
+    policy.tuning.save(policy.model, tmp_path / "fusion", base=BASE)
+    opened = open_adapter(tmp_path / "fusion").tuning
+    again = nets.policy(nets.llama, opened, moved=False)
+    opened.load(again.model, tmp_path / "fusion", base=BASE)
+    assert torch.equal(said(again), pruned)
+    with pytest.raises(HoneError, match="M063"):
+        nets.policy(nets.llama, Fusion(adapters=folders, keep=3))
 
 
 def test_a_fusion_can_be_moved_to_another_place(tmp_path: Path) -> None:

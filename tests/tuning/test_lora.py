@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from hone.core.errors import HoneError
 from hone.data.batching import pack
 from hone.models.policy import Policy
-from hone.tuning import trainable
+from hone.tuning import Ours, trainable
 from hone.tuning.lora import Lora, lora_layers
 from hone.tuning.lowrank import LoraLinear, LowRank
 from hone.tuning.shapes import shape_of
 from hone.tuning.starts import start
+from hone.tuning.whole import train_whole
 from tests import nets
 
 LOGP = "logp"
@@ -268,6 +269,19 @@ def test_dropout_works_on_the_adapter_alone_and_only_while_training() -> None:
     base = plain.base(x)
     many = torch.stack([dropped(x) - base for _ in range(1000)])
     assert torch.allclose(many.mean(0), plain(x) - base, atol=6 * float(many.std(0).max()) / 1000**0.5)
+
+
+def test_a_change_inside_another_module_of_ours_is_folded_in_first() -> None:
+    """The copy of a block that moves whole, with a LoRA in it."""
+    policy = nets.policy(nets.llama, Lora(rank=2, targets=("q_proj",)))
+    train_whole(policy.model, ("layers.0.self_attn",))
+    for name, parameter in policy.model.named_parameters():
+        if name.endswith("copy.q_proj.b"):
+            parameter.data += 0.1
+    before = said(policy)
+    policy.tuning.merge(policy.model)
+    assert not [module for module in policy.model.modules() if isinstance(module, Ours)]
+    assert (said(policy) - before).abs().max() <= 1e-5
 
 
 def test_weights_that_require_gradients_get_them() -> None:

@@ -219,7 +219,6 @@ def test_an_adapter_that_reaches_no_layer_lists_near_names(adapter: Path) -> Non
         ({"bias": "lora_only"}, "M019", "bias"),
         ({"lora_bias": True}, "M019", "lora_bias"),
         ({"trainable_token_indices": {"embed_tokens": [1], "lm_head": [2]}}, "M019", "trainable_token_indices"),
-        ({"target_parameters": ["experts.gate_up_proj"]}, "M019", "target_parameters"),
         ({"layer_replication": [[0, 2]]}, "M019", "layer_replication"),
         ({"init_lora_weights": "pissa_niter_4"}, "M019", "pissa_niter_4"),
         ({"a_new_option_of_2030": "on"}, "M019", "a_new_option_of_2030"),

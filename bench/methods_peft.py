@@ -18,6 +18,7 @@ import multiprocessing
 import sys
 import time
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -79,15 +80,15 @@ def finished(out: Path) -> Iterator[dict[str, Any]]:
 
 
 def run(desk: Desk, arms: list[str], seeds: list[int], tasks: list[str]) -> None:
-    """Rates first, then seed after seed, so that what is there is always comparable."""
-    rates = {arm: desk.rate(arm) for arm in arms}
+    """Seed after seed and task after task, so that what is there is comparable; the few examples last."""
     for task in tasks:
         desk.result(BASE, task, 0, rate=0.0)
-    for seed in seeds:
-        for arm, task in ((arm, task) for arm in arms for task in tasks):
-            desk.result(arm, task, seed, rate=rates[arm])
-    for seed, arm, rows in ((seed, arm, rows) for seed in seeds for arm in arms if ARMS[arm].few for rows in FEW):
-        desk.result(arm, "town", seed, rate=rates[arm], rows=rows, part="few")
+    for seed, task, arm in product(seeds, tasks, arms):
+        for earlier in tasks if ARMS[arm].method == "fusion" else ():
+            desk.result("Pfeiffer", earlier, seed, rate=desk.rate("Pfeiffer"))
+        desk.result(arm, task, seed, rate=desk.rate(arm))
+    for seed, arm, rows in product(seeds, [arm for arm in arms if ARMS[arm].few], FEW):
+        desk.result(arm, "town", seed, rate=desk.rate(arm), rows=rows, part="few")
 
 
 def main() -> None:

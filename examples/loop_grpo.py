@@ -37,7 +37,7 @@ class Rewards(BaseHook):
         self.each.append(self.source.metrics["reward"])
 
 
-def main(steps: int = 20) -> list[float]:
+def main(steps: int = 20, taught_steps: int = 40) -> list[float]:
     """Reinforce right sums; returns the mean reward of each step."""
     loaded = load(str(SEEDLING), dtype="float32")
     template, tuning = ChatTemplate.of(loaded.tokenizer), Lora(rank=16)
@@ -47,7 +47,7 @@ def main(steps: int = 20) -> list[float]:
 
     taught = [[Message(**turn) for turn in row["messages"]] for row in Town().instructions("train") if row["task"] == "arithmetic"]
     examples = [(template.sequence(tuple(talk)),) for talk in taught]
-    train(teacher, Offline(examples, step_groups=16, budget=2048, max_steps=40), OBJECTIVES["sft"])
+    train(teacher, Offline(examples, step_groups=16, budget=2048, max_steps=taught_steps), OBJECTIVES["sft"])
 
     prompts = []
     for number, row in enumerate(Town().checkable("train"), start=1):

@@ -104,6 +104,17 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
 
 
 @pytest.fixture(scope="session")
+def model_folder(
+    tmp_path_factory: pytest.TempPathFactory, tiny_qwen3: Callable[..., PreTrainedModel], tiny_tokenizer: PreTrainedTokenizerFast
+) -> Path:
+    """A tiny Qwen3 with its tokenizer, in a folder."""
+    folder = tmp_path_factory.mktemp("model")
+    tiny_qwen3().save_pretrained(folder)
+    tiny_tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Work]:
     """`work(words, fault="", kill_after=None, log=None)` runs `hone words...` and returns how it ended."""
     logs = tmp_path_factory.mktemp("logs")

@@ -136,7 +136,10 @@ class Chat:
         from hone.cli.talk import transcript_path
 
         path = Path(name) if name else self.file or transcript_path(None)
-        lines = self.transcript.save(path, self.speakers)
+        try:
+            lines = self.transcript.save(path, self.speakers)
+        except OSError as error:
+            return self.note(f"not saved, {path}: {error.strerror}")
         self.note(f"saved: {path}" if lines else "nothing has been said yet")
 
     def _judge(self, word: str, name: str) -> None:

@@ -32,6 +32,7 @@ def check(
     format: Format = "auto",
     column: Column = None,
     template: Template = "auto",
+    near: Near = False,
 ) -> int:
     """What is wrong with a source: each bad row with its number. The exit status is 1 if there is one."""
     from hone.cli.data_views import show_check
@@ -39,7 +40,7 @@ def check(
     from hone.data.quality import inspect
 
     gauge = gauge_of(model, file, max_length=max_length, template=template)
-    report = inspect(file, reading=reading_of(format, column), gauge=gauge, held_out=held_out)
+    report = inspect(file, reading=reading_of(format, column), gauge=gauge, held_out=held_out, near=near)
     show_check(report, console())
     return 1 if report.bad else 0
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,18 +19,19 @@ if TYPE_CHECKING:
 def of_run(run: Path, file: str, row: int) -> tuple[Reading, Gauge, Fate]:
     """How a run reads a row, how it counts tokens, and what became of the row.
 
-    Raises F061 where there is no run, and D040 where the run never saw the row.
+    Raises F061 where there is no run, F062 where its settings are damaged, and D040 where the run never saw the row.
     """
     from hone.data.chat import ChatTemplate
     from hone.data.quality import Gauge
     from hone.models.hub import fetch_small
     from hone.models.locate import local_folder
     from hone.models.tokens import load_tokenizer
+    from hone.recipe.written import resolved_of
 
     if not (run / "ledger.json").is_file():
         raise HoneError("F061", "there is no run folder with a ledger here", where=str(run), fix="give the folder that `hone train` wrote")
     fate = _fate(Ledger.load(run / "ledger.json"), file, row)
-    resolved = json.loads((run / "resolved.json").read_text("utf-8"))
+    resolved = resolved_of(run)
     settings = parse(DataSettings, resolved["data"], section="data")
     name = resolved["model"]["name"]
     tokenizer = load_tokenizer(local_folder(name) or fetch_small(name)[0])

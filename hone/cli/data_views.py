@@ -19,6 +19,7 @@ from hone.report.terminal import tame
 if TYPE_CHECKING:
     from hone.core.types import Conversation, Example, Group, Origin
     from hone.data.ledger import Fate
+    from hone.data.near import Near
     from hone.data.quality import Gauge, Report
     from hone.data.reading import Outcome, Reading
 
@@ -57,6 +58,10 @@ def _extra(report: Report) -> Iterable[tuple[str, str]]:
         yield "D030", f"prompts of the held-out file that stand here: {len(report.overlap):,} (row there = row here: {shown})"
     elif report.overlap is not None:
         yield "", "no prompt of the held-out file stands here"
+    if report.near:
+        yield "D035", f"nearly the same as an earlier row: {_rows(len(report.near))} ({_nearly(report.near)})"
+    if report.near_overlap:
+        yield "D030", f"nearly the same as a row of the held-out file: {len(report.near_overlap):,} ({_nearly(report.near_overlap)})"
 
 
 def show_stats(report: Report, out: Console, *, limit: int) -> None:
@@ -78,7 +83,7 @@ def show_stats(report: Report, out: Console, *, limit: int) -> None:
             + (f" ({_numbers(row for row, _ in report.duplicates)})" if report.duplicates else ""),
         ),
         ("same prompt", f"{_rows(report.same_prompt)} with another answer"),
-        ("nearly same", "" if report.near is None else f"{_rows(len(report.near))} ({_nearly(report)})" if report.near else "none"),
+        ("nearly same", "" if report.near is None else f"{_rows(len(report.near))} ({_nearly(report.near)})" if report.near else "none"),
         ("too long", "" if share is None else f"{share:.1%} of the rows have more than {limit:,} tokens"),
         ("labels", ", ".join(f"{tame(name)} {count:,}" for name, count in list(report.labels.items())[:LISTED])),
     ]
@@ -98,8 +103,7 @@ def _head(report: Report, out: Console) -> None:
         beside(out, "note", remark.text if remark.source == report.source else f"{remark.source}: {remark.text}", width=8)
 
 
-def _nearly(report: Report) -> str:
-    near = report.near or []
+def _nearly(near: list[Near]) -> str:
     return ", ".join(f"{one.row.row} and {one.earlier.row}" for one in near[:LISTED]) + (" ..." if len(near) > LISTED else "")
 
 

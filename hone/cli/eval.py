@@ -41,6 +41,8 @@ def command(
     from hone.recipe.opening import open_model
 
     terminal = console()
+    if out is not None:
+        _check_place(out)
     opened = open_model(model)
     asked = held_out(opened, settings or [])
     how = How(tuple(metric or ("auto",)), limit or None, max_new_tokens)
@@ -187,6 +189,16 @@ def _keep(folder: Path, found: dict[str, Any], terminal: Console) -> None:
     _write(path, found)
     page.write_report(folder)
     terminal.print(f"\nwritten: {path} and report.html", style="dim", soft_wrap=True)
+
+
+def _check_place(file: Path) -> None:
+    """Raise F005 or F006 before anything is asked where the answers could not be written to the file."""
+    from hone.core.disk import check_output
+    from hone.core.errors import HoneError
+
+    if file.is_dir():
+        raise HoneError("F006", "a folder, where answers go to a file", where=str(file), fix=f"--out {file / 'answers.json'}")
+    check_output(file.parent, 0)
 
 
 def _write(path: Path, document: dict[str, Any]) -> None:

@@ -45,8 +45,8 @@ def command(
 
 def _read(source: str, settings: list[str]) -> tuple[dict[str, Any], list[str]]:
     """The settings of a run folder, or of what `hone train` takes."""
-    from hone.recipe.proving import settings_in
     from hone.recipe.words import read
+    from hone.recipe.written import settings_in
 
     if not Path(source).is_dir():
         return read(source, settings)

@@ -43,19 +43,47 @@ def _field(default: Any) -> Any:
 
 
 def parse(cls: type[T], values: Mapping[str, Any], *, section: str) -> T:
-    """Validate one section. Raises C002 for an unknown key and C001 for a value of the wrong type or range."""
+    """Validate one section, called `optim` or, where its fields depend on a choice, `tuning (lora)`. One value may stand for a list.
+
+    Raises C002 for an unknown key and C001 for a value that is missing, of the wrong type or out of its range.
+    """
     from pydantic import TypeAdapter, ValidationError
 
     known = [f.name for f in dataclasses.fields(cls) if f.init]  # type: ignore[arg-type]
+    name = section.partition(" ")[0]
     for key in values:
         if key not in known:
-            raise HoneError("C002", f"'{section}' has no setting '{key}'", where=f"{section}.{key}", fix=nearest(str(key), known))
+            raise HoneError("C002", f"'{section}' has no setting '{key}'", where=f"{name}.{key}", fix=nearest(str(key), known))
     try:
         return TypeAdapter(cls).validate_python(dict(values))
     except ValidationError as error:
-        first = error.errors()[0]
-        path = ".".join([section, *(str(part) for part in first["loc"])])
-        raise HoneError("C001", f"{first['msg']} (got {first['input']!r})", where=path, fix=f"see `hone explain {section}`") from None
+        found = error.errors()
+    scalar = [one for one in found if one["type"] == "tuple_type" and len(one["loc"]) == 1 and isinstance(one["input"], str | int | float)]
+    if scalar:
+        alone = {str(one["loc"][0]): (one["input"],) for one in scalar}
+        return parse(cls, {**values, **alone}, section=section)
+    raise _fault(max(found, key=_nearness), name)
+
+
+def _nearness(one: Mapping[str, Any]) -> tuple[int, bool]:
+    """Of what does not fit any member of a union, the member that fits best is told: what goes deep, and is of the right kind."""
+    return len(one["loc"]), not one["type"].endswith("_type")
+
+
+def _fault(first: Mapping[str, Any], section: str) -> HoneError:
+    """C001 for one finding of pydantic."""
+    fields = [str(part) for part in first["loc"] if isinstance(part, int) or _is_field(part)]
+    path = ".".join([section, *(fields if fields != [section] else [])])
+    page = ".".join(path.split(".")[:2])
+    if first["type"] == "missing" or first["input"] is None:
+        return HoneError("C001", f"{path} is not given", where=path, fix=f"give it, as {path}=...; `hone explain {page}` tells what it is")
+    what = first["msg"].replace("Input", path, 1) if first["msg"].startswith("Input") else f"{path}: {first['msg']}"
+    return HoneError("C001", f"{what} (got {first['input']!r})", where=path, fix=f"`hone explain {page}` tells what it may be")
+
+
+def _is_field(part: str) -> bool:
+    """Whether a part of pydantic's path is a field, and not the name of a member of a union."""
+    return part.isidentifier() and part[:1].islower() and part not in ("str", "int", "float", "bool", "none", "tuple", "list", "dict")
 
 
 def schema(cls: type) -> dict[str, Any]:

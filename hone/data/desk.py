@@ -42,10 +42,13 @@ class Entry(NamedTuple):
 
 
 class Desk:
-    """Takes rows from any number of sources; what was made of them, and what was wrong with them, is here afterwards."""
+    """Takes rows from any number of sources; what was made of them, and what was wrong with them, is here afterwards.
 
-    def __init__(self, settings: DataSettings, tokeniser: Tokeniser, script: Script, *, limit: int) -> None:
-        self.overflow, self.limit = settings.overflow, limit
+    `limit` is the longest sequence that is made, `most` the longest that the model takes, where that is known.
+    """
+
+    def __init__(self, settings: DataSettings, tokeniser: Tokeniser, script: Script, *, limit: int, most: int | None = None) -> None:
+        self.overflow, self.limit, self.most = settings.overflow, limit, most
         self.tokeniser, self.script = tokeniser, script
         self.cache, self.ledger, self.notices = Cache(), Ledger(), Notices()
         self.refusals = Refusals(self.ledger, skip_bad=settings.skip_bad)
@@ -92,7 +95,7 @@ class Desk:
 
     def _count(self, origin: Origin) -> None:
         if origin in self._seen:
-            fix = "list it once, and give it a weight: {path: FILE, weight: 2}"
+            fix = "list it once; {path: FILE, weight: 2} shows it twice, and data.held_out=0.1 keeps a tenth of it aside"
             raise HoneError(
                 "D038", "a file is read twice, in two sources or for both training and evaluation", where=origin.source, fix=fix
             )
@@ -108,7 +111,7 @@ class Desk:
             self.refusals.masked(origin, _masked(example))
             return None
         try:
-            pieces, cut = fit(group, limit=self.limit, overflow=self._overflow(example))
+            pieces, cut = fit(group, limit=self.limit, overflow=self._overflow(example), most=self.most)
         except HoneError as fault:
             self.refusals.add(origin, fault, stops=self.overflow == "error")
             return None

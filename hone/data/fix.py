@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,7 +9,9 @@ from typing import Any, NamedTuple
 
 from hone.core.types import Conversation, Example, Message
 from hone.data.formats import FORMATS, WANTED
+from hone.data.jsonlines import line_of
 from hone.data.layout import known_names
+from hone.data.loaders import kind_of
 from hone.data.openfile import encoding_of, has_bom
 from hone.data.reading import Outcome, Reading
 from hone.data.refusals import title
@@ -34,10 +35,11 @@ def fix_file(source: str, *, reading: Reading | None = None) -> Fixed:
     """Write `NAME.fixed.jsonl` beside a source. Raises D037 where it is there and differs, and what concerns the whole source."""
     reading, changes = reading or Reading(), Counter[str]()
     path, target = Path(source), beside(source, "fixed.jsonl")
-    encoding = encoding_of(path) if path.is_file() else "utf-8"
+    is_text = path.is_file() and kind_of(path) != ".parquet"
+    encoding = encoding_of(path) if is_text else "utf-8"
     if encoding != "utf-8":
         changes[f"converted from {encoding} to UTF-8"] += 1
-    elif path.is_file() and has_bom(path):
+    elif is_text and has_bom(path):
         changes["byte order mark removed"] += 1
     outcomes = list(reading.source(source, encoding=encoding))
     examples = list(_kept(outcomes, changes))
@@ -45,7 +47,7 @@ def fix_file(source: str, *, reading: Reading | None = None) -> Fixed:
         if layout.format.name not in PLAIN:
             changes[f"format {layout.format.name} rewritten as {PLAIN[_plain_format(examples)]}"] += 1
     rows = [_row(example) for example in examples]
-    write_new({target: "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)})
+    write_new({target: "".join(map(line_of, rows))})
     return Fixed(target, len(outcomes), len(rows), changes)
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import takewhile
+from math import isfinite
 from typing import Any
 
 from hone.core.errors import HoneError
@@ -240,6 +241,8 @@ def _answer(value: Any, origin: Origin) -> Conversation:
     if isinstance(value, bool):
         return (Message("assistant", str(value).lower()),)
     if isinstance(value, int | float):
+        if isinstance(value, float) and not isfinite(value):
+            raise HoneError("D007", f"the answer is {value}, as tables write an empty cell", where=str(origin), fix=_SKIP)
         return (Message("assistant", str(value)),)
     if isinstance(value, Mapping):
         return (message(value, origin),)

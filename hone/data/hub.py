@@ -17,8 +17,11 @@ _SAVED = ("dataset_info.json", "dataset_dict.json")
 
 
 def looks_like_hub(source: str) -> bool:
-    """Whether a source that is no file may be a data set of the hub: `owner/name`, or anything after `hub:`."""
-    return source.startswith(PREFIX) or (source.count("/") in (1, 2) and _ID.fullmatch(source) is not None)
+    """Whether a source that is no file may be a data set of the hub: what follows `hub:`, and `owner/name` unless `owner` is a folder."""
+    if source.startswith(PREFIX):
+        return True
+    named = source.count("/") in (1, 2) and _ID.fullmatch(source) is not None
+    return named and not source.startswith(".") and (":" in source or not Path(source.partition("/")[0]).is_dir())
 
 
 def is_saved(folder: Path) -> bool:

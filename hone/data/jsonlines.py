@@ -55,15 +55,22 @@ def _float(text: str) -> float:
     return number
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant, parse_float=_float)
-_FIXES = {"D006": "keep one of the two", "D007": "write null, or a number"}
+def _int(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:  # Python refuses thousands of digits, whose conversion takes quadratic time
+        raise _Refused("D007", f"a number of {len(text):,} digits is too large", re.escape(text)) from None
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant, parse_float=_float, parse_int=_int)
+_FIXES = {"D006": "keep one of the two", "D007": "write null, a number, or a text in quotes"}
 
 
 def parse(text: str, *, name: str, line: int = 1) -> Any:
     """One JSON value. `line` is the number of the text's first line in the file `name`.
 
-    Raises D001 (malformed), D004 (nested more than 64 deep), D006 (a name twice), D007 (NaN, Infinity, 1e999) or D019 (half
-    a character).
+    Raises D001 (malformed), D004 (nested more than 64 deep), D006 (a name twice), D007 (NaN, Infinity, 1e999, thousands of digits) or
+    D019 (half a character).
     """
     try:
         value = _DECODER.decode(text)
@@ -160,6 +167,23 @@ def columns_of(origin: Origin, value: Any) -> Mapping[str, Any]:
     kind = "a list" if isinstance(value, list) else f"the value {json.dumps(value)}"
     what = f"a row must be an object with columns, and this is {kind}"
     raise HoneError("D012", what, where=str(origin), fix='write {"column": value, ...}')
+
+
+def line_of(columns: Mapping[str, Any]) -> str:
+    """A row as one line that `parse` takes: what tables write for an empty number becomes null, dates and the like become texts."""
+    try:
+        line = json.dumps(columns, ensure_ascii=False, default=str, allow_nan=False)
+    except ValueError:
+        line = json.dumps(_without_nan(columns), ensure_ascii=False, default=str)
+    return f"{line}\n"
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def json_document(stream: BinaryIO, name: str) -> Iterator[Item]:

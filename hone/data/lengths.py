@@ -17,17 +17,22 @@ class Fitted(NamedTuple):
 
 
 class Lost(HoneError):
-    """D028: all targets were cut off. `needed` is the length at which each sequence keeps its first one."""
+    """D028: all targets were cut off. `needed` is the length at which each sequence keeps its first one, if the model takes that many."""
 
-    def __init__(self, group: Group, limit: int) -> None:
-        self.needed = max(_first_target(sequence) for sequence in group) + 1
+    def __init__(self, group: Group, limit: int, most: int | None) -> None:
+        needed = max(_first_target(sequence) for sequence in group) + 1
+        self.needed = needed if most is None or needed <= most else None
         what = f"the prompt alone fills data.max_length={limit:,}: nothing is left to learn"
-        fix = f"raise data.max_length to at least {self.needed:,}, or shorten the prompt"
+        fix = f"raise data.max_length to at least {needed:,}, or shorten the prompt" if self.needed else _too_much(most)
         super().__init__("D028", what, where=str(group[0].origin), fix=fix)
 
 
-def fit(group: Group, *, limit: int, overflow: Overflow) -> Fitted:
-    """Bring a group within `limit` tokens a sequence.
+def _too_much(most: int | None) -> str:
+    return f"shorten the prompt, or choose a model that takes more than {most:,} tokens"
+
+
+def fit(group: Group, *, limit: int, overflow: Overflow, most: int | None = None) -> Fitted:
+    """Bring a group within `limit` tokens a sequence. `most` is what the model takes: no more than that is advised.
 
     `truncate` keeps the beginning; `split` makes pieces in which every target is learned once. Raises D028 where truncation
     cuts off all targets of a sequence, and D033 for `drop` and `error`.
@@ -37,7 +42,8 @@ def fit(group: Group, *, limit: int, overflow: Overflow) -> Fitted:
         return Fitted([group])
     origin = group[0].origin
     if overflow in ("drop", "error"):
-        fix = f"raise data.max_length to {longest}, or set data.overflow to truncate or split"
+        higher = f"raise data.max_length to {longest}, or " if most is None or longest <= most else ""
+        fix = f"{higher}set data.overflow to truncate or split"
         raise HoneError("D033", f"the row has {longest:,} tokens and data.max_length is {limit:,}", where=str(origin), fix=fix)
     if overflow == "split":
         assert len(group) == 1, "answers that are compared cannot be split"
@@ -45,7 +51,7 @@ def fit(group: Group, *, limit: int, overflow: Overflow) -> Fitted:
         return Fitted(list[Group](pieces))
     kept = tuple(_beginning(sequence, limit) for sequence in group)
     if not all(sequence.learned for sequence in kept):
-        raise Lost(group, limit)
+        raise Lost(group, limit, most)
     return Fitted([kept], sum(len(sequence.tokens) for sequence in group) - sum(len(sequence.tokens) for sequence in kept))
 
 

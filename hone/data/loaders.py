@@ -71,6 +71,8 @@ def items(source: str, *, encoding: str = "utf-8") -> Iterator[Item]:
 
 def _open(source: str, encoding: str) -> Iterator[Item]:
     path = Path(source)
+    if not source.strip():
+        raise HoneError("D014", "no file is named", where="data.train", fix="name a file, a folder or a data set of the hub")
     try:
         is_folder, is_file = path.is_dir(), path.is_file()
     except (OSError, ValueError):
@@ -81,7 +83,7 @@ def _open(source: str, encoding: str) -> Iterator[Item]:
         return _folder(path, encoding)
     if is_file:
         return read_file(path, encoding=encoding)
-    if hub.looks_like_hub(source):
+    if hub.looks_like_hub(source) and (source.startswith(hub.PREFIX) or kind_of(path) not in TABLES + TEXTS):
         return hub.hub_rows(source)
     raise HoneError("D014", "there is no such file or folder", where=source[:200], fix=_near(path))
 
@@ -92,7 +94,7 @@ def _near(path: Path) -> str:
         close = difflib.get_close_matches(path.name, [entry.name for entry in path.parent.iterdir()], n=1)
     except (OSError, ValueError):
         close = []
-    return f"did you mean '{close[0]}'?" if close else "check the path; a data set of the hub is written owner/name or hub:name"
+    return f"did you mean '{close[0]}'?" if close else "check the path; a data set of the hub is written hub:owner/name"
 
 
 def _folder(folder: Path, encoding: str) -> Iterator[Item]:
@@ -133,10 +135,23 @@ def read_file(path: Path, *, encoding: str = "utf-8") -> Iterator[Item]:
     if kind == ".parquet":
         yield from parquet_rows(path, name)
         return
+    _check_download(path)
     if encoding == "utf-8" and has_bom(path):
         yield Remark(name, "the byte order mark at its beginning is ignored")
     with open_data(path, encoding=encoding) as stream:
         yield from _rows(stream, name, kind)
+
+
+def _check_download(path: Path) -> None:
+    """D015 for what stands in a file's place where a download went wrong: the pointer of Git LFS, or a web page."""
+    with path.open("rb") as file:
+        head = file.read(64).lstrip().lower()
+    if head.startswith(b"version https://git-lfs"):
+        fix = "run `git lfs pull` in the folder, or download the file itself"
+        raise HoneError("D015", "this is the pointer of Git LFS, not the data that it stands for", where=str(path), fix=fix)
+    if head.startswith((b"<!doctype html", b"<html")) and kind_of(path) not in TEXTS:
+        fix = "download the file itself, not the page that shows it (on hubs: `resolve` or `raw` in the address, not `blob`)"
+        raise HoneError("D015", "this is a web page, not data", where=str(path), fix=fix)
 
 
 def _rows(stream: io.BufferedReader, name: str, kind: str) -> Iterator[Item]:

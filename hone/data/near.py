@@ -29,28 +29,61 @@ class Near(NamedTuple):
     share: float
 
 
-def near_duplicates(texts: Iterable[tuple[Origin, str]]) -> list[Near]:
-    """For each text that nearly equals an earlier one, the first such. Equal texts count too."""
-    import numpy
+Text = tuple[Origin, str]
 
-    draw = numpy.random.default_rng(0)
-    factors = draw.integers(1, _PRIME, (2, HASHES, 1), dtype=numpy.uint64)
-    met: dict[tuple[int, bytes], list[Origin]] = defaultdict(list)
-    signatures: dict[Origin, NDArray[uint64]] = {}
-    found: list[Near] = []
+
+def near_duplicates(texts: Iterable[Text]) -> list[Near]:
+    """For each text that nearly equals an earlier one, the first such. Equal texts count too."""
+    known, found = _Known(), list[Near]()
     for row, text in texts:
-        triples = numpy.array(_triples(text), dtype=numpy.uint64)
-        signature = ((factors[0] * triples + factors[1]) % _PRIME).min(axis=1)
-        bands = [(i, part.tobytes()) for i, part in enumerate(signature.reshape(BANDS, -1))]
-        earlier = dict.fromkeys(other for band in bands for other in met[band])
-        shares = ((other, float((signature == signatures[other]).mean())) for other in earlier)
-        if (near := next((pair for pair in shares if pair[1] >= ALIKE), None)) is not None:
-            found.append(Near(row, *near))
-            continue
-        signatures[row] = signature
-        for band in bands:
-            met[band].append(row)
+        signature = known.signature(text)
+        if (near := known.like(row, signature)) is not None:
+            found.append(near)
+        else:
+            known.add(row, signature)
     return found
+
+
+def near_rows(texts: Iterable[Text], *, among: Iterable[Text]) -> list[Near]:
+    """For each text that nearly equals one `among` others, the first such."""
+    known = _Known()
+    for row, text in among:
+        known.add(row, known.signature(text))
+    nearest = (known.like(row, known.signature(text)) for row, text in texts)
+    return [near for near in nearest if near is not None]
+
+
+class _Known:
+    """Signatures of texts, found again by their bands."""
+
+    def __init__(self) -> None:
+        import numpy
+
+        self._factors = numpy.random.default_rng(0).integers(1, _PRIME, (2, HASHES, 1), dtype=numpy.uint64)
+        self._met: dict[tuple[int, bytes], list[Origin]] = defaultdict(list)
+        self._signatures: dict[Origin, NDArray[uint64]] = {}
+
+    def signature(self, text: str) -> NDArray[uint64]:
+        import numpy
+
+        triples = numpy.array(_triples(text), dtype=numpy.uint64)
+        made: NDArray[uint64] = ((self._factors[0] * triples + self._factors[1]) % _PRIME).min(axis=1)
+        return made
+
+    def like(self, row: Origin, signature: NDArray[uint64]) -> Near | None:
+        """The first known text that is nearly the same."""
+        candidates = dict.fromkeys(other for band in _bands(signature) for other in self._met[band])
+        shares = ((other, float((signature == self._signatures[other]).mean())) for other in candidates)
+        return next((Near(row, other, share) for other, share in shares if share >= ALIKE), None)
+
+    def add(self, row: Origin, signature: NDArray[uint64]) -> None:
+        self._signatures[row] = signature
+        for band in _bands(signature):
+            self._met[band].append(row)
+
+
+def _bands(signature: NDArray[uint64]) -> list[tuple[int, bytes]]:
+    return [(i, part.tobytes()) for i, part in enumerate(signature.reshape(BANDS, -1))]
 
 
 def _triples(text: str) -> list[int]:

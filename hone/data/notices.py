@@ -46,7 +46,10 @@ class Notices:
 def advice(notices: Notices, *, rows: int, labels: Mapping[str, int]) -> None:
     """Remarks on how much there is (D032), and on labels that are hardly there (P003)."""
     if rows < TINY:
-        notices.add("D032", f"{rows} rows to train on: enough to try things out, not to learn from; 100 are a start, 1,000 are good")
+        notices.add(
+            "D032",
+            f"{rows} row{'s' * (rows != 1)} to train on: enough to try things out, not to learn from; 100 are a start, 1,000 are good",
+        )
     elif rows < FEW:
         notices.add("D032", f"{rows} rows to train on are few: start from a model that follows instructions, and watch the held-out loss")
     if text := lopsided(labels):

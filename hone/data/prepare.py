@@ -78,7 +78,7 @@ def prepare(
         raise HoneError("C004", "answers that are compared or judged cannot be split into pieces", where="data.overflow", fix=fix)
     limit = min(settings.max_length, context or settings.max_length)
     tokeniser = Tokeniser(tokenizer, template, learn=settings.learn, shape=shape, facts=facts, classes=classes)
-    desk = Desk(settings, tokeniser, Script(tokenizer), limit=limit)
+    desk = Desk(settings, tokeniser, Script(tokenizer), limit=limit, most=context)
     if limit < settings.max_length:
         desk.notices.add(
             "M002", f"the model takes {limit:,} tokens at most: data.max_length is lowered from {settings.max_length:,} to that"

@@ -15,7 +15,7 @@ from hone.data.labels import distribution, label_of
 from hone.data.layout import Layout
 from hone.data.ledger import Fate
 from hone.data.lengths import fit
-from hone.data.near import Near, near_duplicates
+from hone.data.near import Near, Text, near_duplicates, near_rows
 from hone.data.notices import Notice, Notices, advice
 from hone.data.reading import Outcome, Reading
 from hone.data.rows import Remark
@@ -101,6 +101,8 @@ class Report:
     """Label -> rows, where answers are labels."""
     overlap: list[tuple[Origin, Origin]] | None = None
     """Rows of the held-out source whose prompt stands here, and where."""
+    near_overlap: list[Near] | None = None
+    """Other rows of the held-out source that are nearly the same as one here."""
     truncated: list[Origin] | None = None
     """Rows that are longer than the limit, where tokens were counted."""
 
@@ -130,7 +132,8 @@ def inspect(
     report.lengths = [Measures.of(unit, values) for unit, values in look.lengths.items()]
     report.labels = distribution(look.labels, report.usable)
     report.near = near_duplicates(look.texts) if near else None
-    report.overlap = None if held_out is None else list(_overlap(reading.source(held_out), look.prompts))
+    if held_out is not None:
+        _overlap(reading.source(held_out), look, near=near)
     advice(look.notices, rows=report.usable, labels=report.labels)
     report.notices = look.notices.all()
     return report
@@ -207,7 +210,13 @@ class _Look:
         return gauge.script.fault(example)
 
 
-def _overlap(outcomes: Iterable[Outcome], prompts: Mapping[str, Origin]) -> Iterator[tuple[Origin, Origin]]:
+def _overlap(outcomes: Iterable[Outcome], look: _Look, *, near: bool) -> None:
+    """What of the held-out source stands in the one that was looked at, into its report."""
+    report, others = look.report, list[Text]()
+    report.overlap = []
     for one in outcomes:
-        if one.example is not None and (key := prompt_key(one.example)) in prompts:
-            yield one.origin, prompts[key]
+        if one.example is not None and (key := prompt_key(one.example)) in look.prompts:
+            report.overlap.append((one.origin, look.prompts[key]))
+        elif one.example is not None:
+            others.append((one.origin, "\n".join(texts_of(one.example))))
+    report.near_overlap = near_rows(others, among=look.texts) if near else None

@@ -60,7 +60,7 @@ class Refusals:
 
 def _longer(faults: list[HoneError]) -> str:
     """The length that would save all rows whose answers were cut off."""
-    needed = max((fault.needed for fault in faults if isinstance(fault, Lost)), default=0)
+    needed = max((fault.needed or 0 for fault in faults if isinstance(fault, Lost)), default=0)
     return f"data.max_length={needed} would keep the beginning of each answer" if needed else ""
 
 

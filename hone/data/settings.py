@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import field
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge, Gt, Lt, MinLen
 
 from hone.core.config import settings
 
@@ -28,7 +28,7 @@ class Source:
 class DataSettings:
     """What is learned from."""
 
-    train: str | tuple[str | Source, ...]
+    train: str | Annotated[tuple[str | Source, ...], MinLen(1)]
     """File (jsonl, json, csv, tsv, parquet, txt, also with .gz), folder or hub id; or a list of these or of {path, weight}."""
     held_out: Annotated[float, Ge(0), Lt(1)] | str = 0.1
     """Share of the conversations kept aside for evaluation, or a source of its own. 0 keeps none."""
@@ -50,7 +50,7 @@ class DataSettings:
     """Leave out rows that cannot be read, and count them, instead of stopping at the first."""
     shuffle: bool = True
     """Another order of the rows in each epoch."""
-    seed: int = 42
+    seed: Annotated[int, Ge(0), Lt(2**63)] = 42
     """Decides which conversations are held out, and which rows a weight keeps."""
 
     @property

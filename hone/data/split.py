@@ -11,9 +11,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from hone.core.disk import fault_of
 from hone.core.errors import HoneError
 from hone.core.files import sha256_of, write_atomically
 from hone.core.types import Example
+from hone.data.jsonlines import line_of
 from hone.data.loaders import kind_of
 from hone.data.reading import Outcome, Reading
 
@@ -92,7 +94,7 @@ def split_file(source: str, *, fraction: float = 0.2, seed: int = 42, reading: R
     Rows that nothing can be learned from are on neither side. Raises D037 where one of the files is there and differs, and what
     reading raises.
     """
-    outcomes = [one for one in (reading or Reading()).source(source) if one.row is not None]
+    outcomes = list((reading or Reading()).source(source))
     keys = {one.origin: prompt_key(one.example) for one in outcomes if one.example is not None}
     aside = held_out_keys(list(keys.values()), fraction=fraction, seed=seed)
     left_out = Counter(one.fault.code for one in outcomes if one.fault is not None)
@@ -126,23 +128,26 @@ class _Side(NamedTuple):
 
 def _side(path: Path, outcomes: Sequence[Outcome]) -> _Side:
     rows = [one.row for one in outcomes if one.row is not None]
-    lines = [json.dumps(row.columns, ensure_ascii=False, default=str) for row in rows]
-    return _Side(path, len(rows), "".join(f"{line}\n" for line in lines))
+    return _Side(path, len(rows), "".join(line_of(row.columns) for row in rows))
 
 
 def beside(source: str, ending: str) -> Path:
     """A file beside a source, named after it; in the working folder for a data set of the hub."""
     path = Path(source) if Path(source).exists() else Path(re.sub(r"[^\w.-]+", "_", source))
+    path = path.resolve() if path.name in ("", "..") else path
     name = path.name.removesuffix(".gz")
     return path.with_name(f"{name.removesuffix(kind_of(path))}.{ending}")
 
 
 def write_new(files: dict[Path, str]) -> None:
-    """Write files that are not there yet, or are there with the same content. Raises D037 before anything is written."""
+    """Write files that are not there yet, or are there with the same content. Raises D037 before anything is written, F004, F005, F006."""
     for path, text in files.items():
-        if path.exists() and path.read_bytes() != text.encode("utf-8"):
+        if path.exists() and not (path.is_file() and path.read_bytes() == text.encode("utf-8")):
             raise HoneError(
                 "D037", "the file is there already, and hone does not overwrite", where=str(path), fix="move it away, or remove it"
             )
     for path, text in files.items():
-        write_atomically(path, text)
+        try:
+            write_atomically(path, text)
+        except OSError as error:
+            raise fault_of(error, path.parent, len(text)) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import BinaryIO
 
 from hone.core.errors import HoneError
 from hone.core.types import Origin
-from hone.data.openfile import MAX_ROW, decode, lines, too_long
+from hone.data.openfile import MAX_ROW, decode, lines, open_data, too_long
 from hone.data.rows import Bad, Item, Remark, Row
 
 PASSAGE = 4000
@@ -89,13 +90,15 @@ def _guarded(rows: Iterator[list[str]], text: _Lines) -> Iterator[list[str]]:
 
 
 def parquet_rows(path: Path, name: str) -> Iterator[Item]:
-    """Rows of a Parquet file, read batch by batch. Raises D015 where the file is damaged."""
+    """Rows of a Parquet file, read batch by batch; of a packed one, once it is unpacked. Raises D009, D014, and D015 (damaged)."""
     import pyarrow
     from pyarrow import parquet
 
     number = 0
+    with open_data(path) as stream:
+        file = io.BytesIO(stream.read()) if path.suffix.lower() == ".gz" else path
     try:
-        for batch in parquet.ParquetFile(path).iter_batches(batch_size=1024):
+        for batch in parquet.ParquetFile(file).iter_batches(batch_size=1024):
             for columns in batch.to_pylist():
                 number += 1
                 yield Row(Origin(name, number), columns)

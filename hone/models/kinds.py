@@ -31,6 +31,8 @@ def check_kind(config: Mapping[str, Any], *, trust_remote_code: bool, where: str
     if trust_remote_code and config.get("auto_map"):
         return
     family = str(config.get("model_type") or "")
+    if not family:
+        raise HoneError("M013", "config.json names no model_type", where=where, fix="use the config.json that came with the model")
     if family not in CONFIG_MAPPING:
         raise _unknown(family, config.get("transformers_version"), where)
     reason = _not_causal(config, family)

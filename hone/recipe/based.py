@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from hone.models.dtype import choose_device
 from hone.recipe.quantised import automatic, check_base, kept_plain, small_files
 from hone.recipe.settings import resolve
+from hone.recipe.written import readable
 from hone.train.optim import check_optimiser
 from hone.tuning.base import name_of
 
@@ -32,9 +32,8 @@ def based(raw: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
 
 def remembered(raw: Mapping[str, Any], folder: Path) -> Mapping[str, Any]:
     """What an earlier start of this run chose by the machine, which may be another today: type, bits and micro-batches."""
-    file = folder / "resolved.json"
-    if not file.is_file():
+    before = readable(folder)
+    if before is None:
         return raw
-    before = json.loads(file.read_text("utf-8"))
-    kept = {section: {key: before[section][key] for key in keys if key in before[section]} for section, keys in MACHINE.items()}
+    kept = {section: {key: before[section][key] for key in keys if key in before.get(section, {})} for section, keys in MACHINE.items()}
     return dict(raw) | {section: values | dict(raw.get(section, {})) for section, values in kept.items()}

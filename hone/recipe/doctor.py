@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import string
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ import yaml
 from hone.core.errors import HoneError
 from hone.core.files import write_atomically
 from hone.plan.doctor import Chart, Diagnosis, diagnose
+from hone.recipe.written import settings_in
 from hone.report.chart import chart_of
 from hone.report.folder import read_run
 
@@ -67,8 +67,7 @@ def _settings(folder: Path) -> dict[str, Any]:
     file = folder / "recipe.yaml"
     if file.is_file():
         return dict(yaml.safe_load(file.read_text("utf-8")))
-    resolved = json.loads((folder / "resolved.json").read_text("utf-8"))
-    return {key: value for key, value in resolved.items() if key != "reasons"}
+    return settings_in(folder)
 
 
 def _write(base: Mapping[str, Any], change: Mapping[str, Any], place: Path) -> Written:

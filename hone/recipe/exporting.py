@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -28,6 +27,7 @@ from hone.recipe import certificate, importance
 from hone.recipe.opening import open_model
 from hone.recipe.quantised import quantised_as
 from hone.recipe.settings import resolve
+from hone.recipe.written import settings_in
 from hone.report import card
 from hone.report.folder import read_run
 from hone.tuning import Tuning, peft_io
@@ -80,8 +80,7 @@ def _fetched(name: str, **options: Any) -> tuple[Path, dict[str, str]]:
 
 
 def _of_run(folder: Path) -> Parts:
-    resolved = json.loads((folder / "resolved.json").read_text("utf-8"))
-    recipe = resolve({key: value for key, value in resolved.items() if key != "reasons"})
+    recipe = resolve(settings_in(folder))
     name = folder.resolve().name
     if (folder / "model").is_dir():
         return Parts(name, str(folder), folder / "model", {"name": recipe.model.name}, recipe.tuning, run=folder)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from hone.models.tokens import load_tokenizer
 from hone.recipe.build import Opened, load_base, tuned
 from hone.recipe.quantised import quantised_as
 from hone.recipe.settings import resolve
+from hone.recipe.written import resolved_of, settings_in
 from hone.tuning import Tuning
 from hone.tuning.base import Untouched
 from hone.tuning.folder import CONFIG, check_base
@@ -57,7 +57,7 @@ def open_model(name: str | Path, *, hardware: HardwareSettings | None = None, lo
     """A run folder, an adapter folder, a model folder or a hub id, ready to be asked.
 
     With one `Bases` as `load`, several that have a base in common hold it in memory once. Raises F007 for a run that has not
-    finished anything yet, and the M codes of `hone.models.load`.
+    finished anything yet, F062 for one whose settings are damaged, and the M codes of `hone.models.load`.
     """
     folder = Path(name)
     if (folder / "resolved.json").is_file():
@@ -68,8 +68,7 @@ def open_model(name: str | Path, *, hardware: HardwareSettings | None = None, lo
 
 
 def _open_run(folder: Path, hardware: HardwareSettings | None, load: Load) -> Opened:
-    resolved = json.loads((folder / "resolved.json").read_text("utf-8"))
-    recipe = resolve({key: value for key, value in resolved.items() if key != "reasons"})
+    resolved, recipe = resolved_of(folder), resolve(settings_in(folder))
     machine = hardware or recipe.hardware
     if (folder / "model").is_dir():
         opened = _open_base(ModelSettings(name=str(folder / "model")), machine, load, template=recipe.data.template)

@@ -72,15 +72,6 @@ class Proved:
         return folder / NAME
 
 
-def settings_in(folder: Path) -> dict[str, Any]:
-    """The settings of a run folder. Raises F061 where it is none."""
-    if not (folder / "resolved.json").is_file():
-        fix = "give a run file, or the folder that `hone train` wrote"
-        raise HoneError("F061", "there is no run folder here", where=str(folder), fix=fix)
-    found = json.loads((folder / "resolved.json").read_text("utf-8"))
-    return {key: value for key, value in found.items() if key != "reasons"}
-
-
 def prove_run(raw: Mapping[str, Any], *, tell: Callable[[Result], None] = lambda result: None) -> Proved:
     """Shrink a run and prove what must be true of it. Raises what `hone train` raises before it loads weights, M110 and M111."""
     started = time.perf_counter()

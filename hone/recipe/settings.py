@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from annotated_types import Ge, Lt
 
 from hone.core.config import parse
 from hone.core.errors import HoneError
@@ -69,7 +71,10 @@ def resolve(raw: Mapping[str, Any]) -> Recipe:
     """Validate raw sections and fill in the defaults. Raises C001 ... C006, and C071 for what would do nothing."""
     for section in raw:
         if section not in SECTIONS:
-            raise HoneError("C002", f"there is no section '{section}'", where=section, fix=nearest(section, (*SECTIONS, *ALIASES)))
+            raise HoneError("C002", f"there is no section '{section}'", where=section, fix=_section_like(section))
+        if section != "seed" and not isinstance(raw[section], Mapping):
+            what = f"'{section}' is a section of settings, not {raw[section]!r}"
+            raise HoneError("C001", what, where=section, fix=f"set one of them, {section}.NAME=...; `hone explain {section}` lists them")
     raw, rollout = _online(raw)
     plain: dict[str, Any] = {name: parse(cls, raw.get(name, {}), section=name) for name, cls in PLAIN.items()}
     method, tuning = _tagged(raw.get("tuning", {}), "method", "auto")
@@ -143,7 +148,13 @@ def _check_online(objective: Objective, rollout: RolloutSettings | None, data: D
 
 @dataclass(frozen=True)
 class _Seed:
-    seed: int
+    seed: Annotated[int, Ge(0), Lt(2**63)]
+
+
+def _section_like(name: str) -> str:
+    """The section, or the name that other tools have for a setting, that was meant."""
+    hint = nearest(name, (*SECTIONS, *ALIASES))
+    return hint if hint.startswith("did you mean") else f"known: {', '.join(SECTIONS)}"
 
 
 def _tagged(values: Mapping[str, Any], tag: str, default: str) -> tuple[str, dict[str, Any]]:

@@ -10,6 +10,8 @@ from typing import Any
 from hone.core.errors import HoneError
 from hone.core.files import sha256_of, staged_folder, write_atomically
 from hone.core.world import World
+from hone.plan.shapes import read_json
+from hone.recipe.written import resolved_of, settings_in
 
 ADAPTER = "adapter_config.json"
 MERGED = "merged"
@@ -24,9 +26,9 @@ def base_of(name: str) -> str:
     folder = Path(name)
     if (folder / "resolved.json").is_file():
         inside = folder / "model"
-        return str(inside) if inside.is_dir() else base_of(_told(folder / "resolved.json")["model"]["name"])
+        return str(inside) if inside.is_dir() else base_of(resolved_of(folder)["model"]["name"])
     if (folder / ADAPTER).is_file():
-        return base_of(str(_told(folder / ADAPTER).get("base_model_name_or_path") or name))
+        return base_of(str(read_json(folder / ADAPTER).get("base_model_name_or_path") or name))
     return name
 
 
@@ -57,7 +59,7 @@ def merge(folder: Path) -> Path:
 
     place, weights = folder / MERGED, _adapter(folder) / "adapter_model.safetensors"
     found = sha256_of(weights) if weights.is_file() else ""
-    if (place / RECORD).is_file() and _told(place / RECORD)["adapter"] == found:
+    if (place / RECORD).is_file() and read_json(place / RECORD)["adapter"] == found:
         return place
     opened = open_model(folder)
     opened.policy.tuning.merge(opened.policy.model)
@@ -79,13 +81,8 @@ def _check(run: Path) -> None:
     if not any((run / name).is_dir() for name in ("model", "adapter")):
         fix = "finish it: run the same `hone train` command again"
         raise HoneError("F007", "this run has not written a model yet", where=str(run), fix=fix)
-    told = {key: value for key, value in _told(run / "resolved.json").items() if key != "reasons"}
+    told = settings_in(run)
     objective = resolve(told).objective
     if any(name in objective.needs for name in HEADS):
         what = f"'{run}' made a judge ({objective.name}), whose head a new run would leave behind"
         raise HoneError("C170", what, where="model.name", fix=f"start from what it started from: model={told['model']['name']}")
-
-
-def _told(file: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(file.read_text("utf-8"))
-    return found

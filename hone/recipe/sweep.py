@@ -22,6 +22,7 @@ from hone.recipe.run import Wishes, folder_of, prepare_run, train_run, with_sett
 from hone.recipe.settings import resolve
 from hone.recipe.stores import Stores
 from hone.recipe.words import read
+from hone.recipe.written import settings_in
 from hone.train.hooks import forget_peak, pause_at
 from hone.train.resume import compare
 
@@ -86,10 +87,9 @@ def sections_of(sweep: Sweep, arm: Arm) -> dict[str, Any]:
         new = resolve(raw).resolved
     except HoneError as error:
         raise in_arm(error, arm) from None
-    before = sweep.place(arm) / "resolved.json"
-    if before.is_file():
-        saved = {key: value for key, value in json.loads(before.read_text("utf-8")).items() if key != "reasons"}
-        other = [one for one in compare(saved, new) if one.rule not in UNSEEN and one.after is not None]
+    before = sweep.place(arm)
+    if (before / "resolved.json").is_file():
+        other = [one for one in compare(settings_in(before), new) if one.rule not in UNSEEN and one.after is not None]
         if other:
             fix = "name another folder with output=..., or remove this one"
             raise HoneError("C145", f"{sweep.place(arm)} holds a run with other settings", where="; ".join(map(str, other)), fix=fix)

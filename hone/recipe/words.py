@@ -97,13 +97,16 @@ def read(source: str | None, overrides: Iterable[str]) -> tuple[dict[str, Any], 
     notes: list[str] = []
     given: list[tuple[str, Any]] = []
     if source is not None and source.endswith((".yaml", ".yml")):
-        given += [(str(key), value) for key, value in _document(Path(source)).items()]
+        from hone.recipe.runfile import read_runfile
+
+        given += [(str(key), value) for key, value in read_runfile(Path(source)).items()]
     elif source is not None:
+        _check_objective(source)
         given += (preset(source) or {"objective": {"name": source}}).items()
     for item in overrides:
         key, equals, text = item.partition("=")
         if not equals:
-            raise HoneError("C005", f"'{item}' is not a setting", fix="write settings as name=value, for instance optim.epochs=2")
+            raise HoneError("C005", f"'{item}' is not a setting", fix=_as_setting(item))
         given.append((key.lstrip("-"), _value(text, item)))
     _one_mode(_dotted(given))
     for key, value in given:
@@ -113,20 +116,22 @@ def read(source: str | None, overrides: Iterable[str]) -> tuple[dict[str, Any], 
     return raw, notes
 
 
-def _document(path: Path) -> dict[str, Any]:
-    import yaml
-
-    if not path.exists():
-        raise HoneError(
-            "C006", f"there is no run file '{path}'", fix="check the path, or name an objective: hone train sft model=... data=..."
+def _check_objective(source: str) -> None:
+    """C005 for a file or a folder where an objective is named."""
+    if ("/" in source or "." in source) and ":" not in source and Path(source).exists():
+        fix = (
+            f"name the objective first: hone train sft model=MODEL data={source}" if Path(source).is_file() else "hone train sft model=..."
         )
-    try:
-        document = yaml.safe_load(path.read_text("utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise HoneError("C006", f"the run file is not valid YAML: {error}", where=str(path)) from None
-    if not isinstance(document, dict):
-        raise HoneError("C006", "a run file is a list of sections with settings", where=str(path), fix="see README, 'a run file'")
-    return document
+        raise HoneError("C005", f"'{source}' is neither an objective nor a run file (.yaml)", where=source, fix=fix)
+
+
+def _as_setting(item: str) -> str:
+    """How a word that is none could be meant."""
+    if item.startswith("-"):
+        return f"settings are written {item.lstrip('-') or 'name'}=VALUE; for options look at --help"
+    if ("/" in item or "." in item) and Path(item).exists():
+        return f"write {'data' if Path(item).is_file() else 'model'}={item}"
+    return "write settings as name=value, for instance optim.epochs=2"
 
 
 def _value(text: str, item: str) -> Any:
@@ -179,7 +184,7 @@ def _put(raw: dict[str, Any], key: str, value: Any, notes: list[str]) -> None:
         notes.append(f"{key} is called {ALIASES[key]} here")
         key = ALIASES[key]
     section, dot, field = key.partition(".")
-    if not dot and section in MAIN_FIELD and not isinstance(value, dict):
+    if not dot and section in MAIN_FIELD and not isinstance(value, dict) and (value is not None or section in raw):
         field, dot = MAIN_FIELD[section], "."
     if dot:
         _file(raw, [section, *field.split(".")], value)
@@ -229,7 +234,8 @@ def _fold_batch(raw: dict[str, Any], notes: list[str]) -> None:
         return
     rows, times = (1 if n is None else n for n in (rows, times))
     if not all(isinstance(n, int) and n > 0 for n in (rows, times)):
-        raise HoneError("C001", "batch size and accumulation steps are whole numbers above zero", where="optim.batch_size")
+        what, fix = "batch size and accumulation steps are whole numbers above zero", "write optim.batch_size=16, which is their product"
+        raise HoneError("C001", what, where="optim.batch_size", fix=fix)
     raw.setdefault("optim", {})["batch_size"] = rows * times
     notes.append(
         "per_device_train_batch_size x gradient_accumulation_steps is called optim.batch_size here (memory: hardware.token_budget)"

@@ -19,6 +19,10 @@ def choose(
 
     Raises M004, with near names, for a target, an exclusion or a block that is nowhere: it would quietly do nothing.
     """
+    if not targets:
+        raise HoneError(
+            "M004", "the list of targets is empty, so no layer would be adapted", where="tuning.targets", fix=f"write {ALL}, or names"
+        )
     known, wanted, unwanted = list(paths), () if targets == ALL else (targets,) if isinstance(targets, str) else targets, tuple(exclude)
     _check_names(wanted, known, known, "no layer that could be chosen here matches '{}'", "tuning.targets")
     _check_names(unwanted, [*known, *every], known, "nothing in this model matches '{}', so nothing would be excluded", "tuning.exclude")

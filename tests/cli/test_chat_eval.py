@@ -102,12 +102,12 @@ def test_the_conversation_can_start_anew_and_be_saved(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "talk.jsonl"
-    text = f"/save\nWhen?\n/reset\nWhen?\nWho?\n/save {file}\n/nonsense\n"
+    text = f"/save\nWhen?\n/reset\nWhen?\n/save {tmp_path}\nWho?\n/save {file}\n/nonsense\n"
     through_pipe(monkeypatch, text, str(base), "--max-new-tokens", "6", "--system", "Be brief.")
     printed = capsys.readouterr()
     first, again, _ = printed.out.splitlines()
     assert first == again
-    assert "nothing has been said yet" in printed.err
+    assert "nothing has been said yet" in printed.err and f"not saved, {tmp_path}: Is a directory" in printed.err
     assert "/nonsense is not a command" in printed.err
     one, two = [json.loads(line) for line in file.read_text().splitlines()]
     assert [message["role"] for message in one["messages"]] == ["system", "user", "assistant"]
@@ -289,6 +289,8 @@ def test_a_model_is_measured_on_a_file(base: Path, rows: Path, tmp_path: Path, c
     assert len(evaluation.outcomes) == len(evaluation.likelihood) == 5
     assert main([*arguments[:3], "--limit", "0", "--max-new-tokens", "1", "--out", str(out)]) == 0
     assert len(json.loads(out.read_text())["outcomes"]) == len(ROWS)
+    assert main([*arguments[:3], "--out", str(tmp_path)]) == 4
+    assert "F006" in capsys.readouterr().err, "before anything is asked"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import subprocess
 import sys
@@ -123,6 +125,23 @@ def test_control_codes_in_data_do_not_reach_the_terminal(monkeypatch: pytest.Mon
     told = capsys.readouterr().err
     assert "\x1b" not in told
     assert "[red]gone[/red]" in told
+
+
+def test_a_full_disk_is_no_fault_of_ours(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def filling() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "runs/x/metrics.jsonl")
+
+    _verbs(monkeypatch, filling=filling)
+    assert main(["filling"]) == 4
+    told = capsys.readouterr().err
+    assert "F004" in told and "runs/x/metrics.jsonl" in told
+
+
+def test_foreign_bytes_in_a_pipe_are_read_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[str] = []
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"caf\xe9\n"), encoding="utf-8"))
+    _verbs(monkeypatch, hearing=lambda: heard.extend(sys.stdin))
+    assert main(["hearing"]) == 0 and heard == ["caf\ufffd\n"]
 
 
 def test_ctrl_c_is_130(monkeypatch: pytest.MonkeyPatch) -> None:

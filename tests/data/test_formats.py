@@ -386,3 +386,9 @@ def test_real_questions_without_answers_are_refused(shared: Path) -> None:
         rows = list(load(str(path), skip_bad=True))
         with fault("D010", what="the answers are missing", where=path.name):
             layout_of(rows)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_number_that_is_none_is_no_answer(value: float) -> None:
+    with fault("D007", where="rows.jsonl:7", what="empty cell"):
+        example(question="How much?", answer=value)

@@ -58,6 +58,7 @@ def test_what_is_valid_is_read_as_python_reads_it(value: Any) -> None:
         ('{"a": 1, "b": 2, "a": 3}', "D006", 18, "one of the two"),
         ('{"x": {"k": 1, "k": 2}}', "D006", 16, "one of the two"),
         ('{"a": NaN}', "D007", 7, "null"),
+        ('{"a": 5, "b": ' + "1" * 5000 + "}", "D007", 15, "text in quotes"),
         ('{"a": [1, -Infinity]}', "D007", 11, "null"),
         ('{"a": 1e999}', "D007", 7, "null"),
         ('{"a": "cut \\ud83d"}', "D019", 12, "skip_bad"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import os
 import subprocess
@@ -40,7 +41,9 @@ def parquet(path: Path) -> None:
     import pyarrow
     from pyarrow import parquet
 
-    parquet.write_table(pyarrow.Table.from_pylist(ROWS), path)
+    made = io.BytesIO()
+    parquet.write_table(pyarrow.Table.from_pylist(ROWS), made)
+    path.write_bytes(gzip.compress(made.getvalue()) if path.suffix == ".gz" else made.getvalue())
 
 
 WRITERS = {
@@ -57,6 +60,7 @@ WRITERS = {
     "rows.csv.gz": lambda path: path.write_bytes(gzip.compress(table(",").encode())),
     "rows.tsv": lambda path: path.write_bytes(table("\t").encode()),
     "rows.parquet": parquet,
+    "rows.parquet.gz": parquet,
 }
 
 
@@ -264,6 +268,30 @@ for source in sys.argv[1:]:
     except HoneError as error:
         print(error.code, bool(error.where and error.fix), error.what)
 """
+
+
+@pytest.mark.parametrize(
+    "source", ["", "  ", "rows.jsonl", "there/rows.jsonl", "there/rows", "nowhere/rows.jsonl", "./rows", "../nowhere/rows"]
+)
+def test_a_path_that_leads_nowhere_is_no_data_set_of_the_hub(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there").mkdir()
+    jsonl(tmp_path / "there" / "row.jsonl", ROWS)
+    with fault("D014", fix="did you mean 'row.jsonl'?" if source.startswith("there/") else ""):
+        list(load(source))
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n", "Git LFS"),
+        ("\n<!DOCTYPE html>\n<html><body>404</body></html>\n", "web page"),
+    ],
+)
+def test_what_a_failed_download_leaves_is_recognised(content: str, what: str, tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text(content)
+    with fault("D015", where="rows.jsonl", what=what, fix="download"):
+        columns(tmp_path / "rows.jsonl")
 
 
 def test_data_sets_are_loaded_through_the_hub_library(tmp_path: Path) -> None:

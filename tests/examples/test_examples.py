@@ -19,8 +19,8 @@ def test_loop_sft_learns(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_loop_grpo_is_rewarded(capsys: pytest.CaptureFixture[str]) -> None:
-    rewards = loop_grpo.main(steps=6)
-    assert len(rewards) == 6 and all(0 <= reward <= 1 for reward in rewards)
+    rewards = loop_grpo.main(steps=3, taught_steps=8)
+    assert len(rewards) == 3 and all(0 <= reward <= 1 for reward in rewards)
     assert "mean reward" in capsys.readouterr().out
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from hone.cli.main import main
 from hone.core.errors import HoneError
 from hone.models.policy import using_attention
 from hone.recipe.opening import Bases, open_model
@@ -56,3 +57,17 @@ def test_a_model_that_writes_into_the_shared_base_is_found_out(folder: Path) -> 
         model.lm_head.weight.mul_(2)
     with pytest.raises(HoneError, match="S043"):
         bases.check("base")
+
+
+@pytest.mark.parametrize("text", ["", '{"model": ', "[]", '{"model": "x"}'])
+def test_a_run_whose_settings_are_damaged_is_told(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "resolved.json").write_text(text)
+    (tmp_path / "ledger.json").write_text('{"total": 0, "sources": {}}')
+    (tmp_path / "rows.jsonl").write_text('{"question": "a", "answer": "b"}\n')
+    for words in (
+        ["chat", str(tmp_path)],
+        ["export", str(tmp_path), "--to", "merged"],
+        ["train", "sft", f"model={tmp_path}", f"data={tmp_path / 'rows.jsonl'}", f"output={tmp_path / 'run'}"],
+    ):
+        status, said = main(words), capsys.readouterr().err
+        assert status == 4 and "F062" in said and "resolved.json" in said, said

@@ -97,11 +97,79 @@ def test_epochs_and_steps_contradict() -> None:
     refused("C004", "optim.epochs=1", "optim.max_steps=10")
 
 
-def test_a_missing_or_broken_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("text", "place", "says"),
+    [
+        (b"a: [1\n", "run.yaml:2:1", "close the bracket"),
+        (b"model: a/b\ndata:\n\ttrain: x.jsonl\n", "run.yaml:3:1", "no tabs"),
+        (b"model: a/b\nmodel: c/d\n", "run.yaml:2:1", "'model' stands twice"),
+        (b"optim: {epochs: 1, epochs: 2}\n", "run.yaml:1:20", "'epochs' stands twice"),
+        (b"model: !!python/object/apply:os.system ['true']\n", "run.yaml:1:8", "runs no code"),
+        (b"model: caf\xe9\n", "byte 11", "UTF-8"),
+        (b"model: " + b"[" * 5000, "run.yaml", "too deeply"),
+        (b"- a\n", "run.yaml", "list of sections"),
+        (b"", "run.yaml", "list of sections"),
+        (None, "run.yaml", "cannot be read"),
+    ],
+)
+def test_a_broken_file_is_told_with_its_place(text: bytes | None, place: str, says: str, tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.mkdir() if text is None else file.write_bytes(text)
+    fault = refused("C006", source=str(file))
+    assert place in fault.where and says in str(fault) and fault.fix
+
+
+def test_a_file_that_is_not_there_and_one_with_a_byte_order_mark(tmp_path: Path) -> None:
     refused("C006", source=str(tmp_path / "no.yaml"))
-    broken = tmp_path / "run.yaml"
-    broken.write_text("a: [1\n")
-    refused("C006", source=str(broken))
+    (tmp_path / "run.yaml").write_bytes(b"\xef\xbb\xbfmodel: a/b\ndata: x.jsonl\n")
+    assert read(str(tmp_path / "run.yaml"), [])[0]["model"]["name"] == "a/b"
+
+
+def test_a_section_is_no_value() -> None:
+    assert "hone explain hardware" in str(refused("C001", "hardware=5"))
+
+
+def test_an_empty_section_has_its_defaults(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("model: a/b\ndata: x.jsonl\noptim:\neval:\ntuning:\noutput:\n")
+    made = resolve(read(str(tmp_path / "run.yaml"), [])[0])
+    assert made.optim.name == "adamw" and isinstance(made.tuning, Lora)
+
+
+@pytest.mark.parametrize(
+    ("words", "where", "says"),
+    [
+        ([], "model.name", "model.name is not given"),
+        (["model=a/b"], "data.train", "data.train is not given"),
+        (["model=a/b", "data=[]"], "data.train", "at least 1"),
+        (["model=a/b", "data=[5]"], "data.train.0", "valid string (got 5)"),
+        (["model=a/b", "data=[{path: x.jsonl, weight: -1}]"], "data.train.0.weight", "greater than 0"),
+        (["model=a/b", "data=[{pth: x.jsonl}]"], "data.train.0.path", "data.train.0.path is not given"),
+        ([*BASE, "data.held_out=1.0"], "data.held_out", "less than 1"),
+        ([*BASE, "optim.epochs=many"], "optim.epochs", "`hone explain optim.epochs`"),
+        ([*BASE, "tuning.rank=0"], "tuning.rank", "`hone explain tuning.rank`"),
+        ([*BASE, "seed=99999999999999999999"], "seed", "(got 99999999999999999999)"),
+        ([*BASE, "seed=-1"], "seed", "greater than or equal to 0"),
+    ],
+)
+def test_what_does_not_fit_is_told_by_its_name(words: list[str], where: str, says: str) -> None:
+    with pytest.raises(HoneError) as caught:
+        resolve(read("sft", words)[0])
+    assert (caught.value.code, caught.value.where) == ("C001", where) and says in str(caught.value)
+
+
+def test_one_value_stands_for_a_list() -> None:
+    made = recipe("report_to=wandb", "eval.samples=Hello there", "tuning.layers=1")
+    assert made.output.trackers == ("wandb",) and made.eval.samples == ("Hello there",) and made.tuning.layers == (1,)  # type: ignore[attr-defined]
+
+
+def test_words_that_are_no_settings_are_told_how_they_could_be_meant(tmp_path: Path) -> None:
+    file = tmp_path / "train.jsonl"
+    file.write_text("{}")
+    assert "written learning_rate=VALUE" in str(refused("C005", "--learning_rate", "1e-4"))
+    assert f"write data={file}" in str(refused("C005", str(file)))
+    assert f"hone train sft model=MODEL data={file}" in str(refused("C005", source=str(file)))
+    known = str(refused("C002", "zzz.a=1"))
+    assert "known: model, data" in known and "lora_r" not in known
 
 
 def test_unknown_objective_gets_the_nearest_name() -> None:

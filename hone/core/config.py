@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any, TypeVar, dataclass_transform
 
 from hone.core.errors import HoneError
@@ -21,6 +22,7 @@ def settings(cls: type[T]) -> type[T]:
     return dataclasses.dataclass(frozen=True, kw_only=True)(cls)
 
 
+@cache
 def settings_of(fn: Callable[..., Any]) -> type:
     """A settings class made from a function's keyword-only arguments."""
     hints = inspect.get_annotations(fn, eval_str=True)
@@ -47,7 +49,7 @@ def parse(cls: type[T], values: Mapping[str, Any], *, section: str) -> T:
 
     Raises C002 for an unknown key and C001 for a value that is missing, of the wrong type or out of its range.
     """
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     known = [f.name for f in dataclasses.fields(cls) if f.init]  # type: ignore[arg-type]
     name = section.partition(" ")[0]
@@ -55,7 +57,8 @@ def parse(cls: type[T], values: Mapping[str, Any], *, section: str) -> T:
         if key not in known:
             raise HoneError("C002", f"'{section}' has no setting '{key}'", where=f"{name}.{key}", fix=nearest(str(key), known))
     try:
-        return TypeAdapter(cls).validate_python(dict(values))
+        checked: T = _adapter(cls).validate_python(dict(values))
+        return checked
     except ValidationError as error:
         found = error.errors()
     scalar = [one for one in found if one["type"] == "tuple_type" and len(one["loc"]) == 1 and isinstance(one["input"], str | int | float)]
@@ -63,6 +66,14 @@ def parse(cls: type[T], values: Mapping[str, Any], *, section: str) -> T:
         alone = {str(one["loc"][0]): (one["input"],) for one in scalar}
         return parse(cls, {**values, **alone}, section=section)
     raise _fault(max(found, key=_nearness), name)
+
+
+@cache
+def _adapter(cls: type) -> Any:
+    """Building one takes as long as all else."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(cls)
 
 
 def _nearness(one: Mapping[str, Any]) -> tuple[int, bool]:
@@ -88,6 +99,5 @@ def _is_field(part: str) -> bool:
 
 def schema(cls: type) -> dict[str, Any]:
     """JSON schema of a settings class: the command line's help and the web form are drawn from it."""
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(cls).json_schema()
+    found: dict[str, Any] = _adapter(cls).json_schema()
+    return found

@@ -8,14 +8,13 @@ Shape legend: V vocabulary, D hidden size, K rows that compete.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from hone.models.heads import head_of, text_config
-from hone.models.logprob import Head
 
 NEAREST = 1024
 """Rows that a token is compared with: the nearest ones decide; the rest could only lower what is found."""
@@ -23,25 +22,28 @@ STEPS, RATE = 40, 0.1
 EVEN, SURE = 0.5, 0.9
 """A token is mute if its best chance is below the first, in a head that can say some other token with the second."""
 OTHERS = 24
+SLACK = 1.05
+"""The gain of a norm is seen on one state, and a little off where that has a mean."""
 BLOCK = 8192
 """Rows of the table that are widened to fp32 at a time."""
 
 
 def mute(model: nn.Module, tokens: Iterable[int]) -> dict[int, float]:
     """Those of some tokens that no hidden state makes the head say, with their best probability. None in a head that is untrained."""
-    asked = list(tokens)
-    silent = {token: chance for token, chance in reach(model, asked).items() if chance < EVEN}
+    asked, search = list(tokens), Search(model)
+    chances = {token: search.best(token, enough=EVEN) for token in asked}
+    silent = {token: chance for token, chance in chances.items() if chance < EVEN}
     if not silent:
         return {}
-    size = len(head_of(model).weight_VD)
+    size = len(search.head.weight_VD)
     others = (token for token in range(0, size, max(1, size // OTHERS)) if token not in asked)
-    return silent if any(reach(model, [token])[token] > SURE for token in others) else {}
+    return silent if any(search.exceeds(token, SURE) for token in others) else {}
 
 
 def reach(model: nn.Module, tokens: Iterable[int]) -> dict[int, float]:
     """The largest probability that the head can give each token, over all hidden states that the last norm lets through."""
-    head, norm = head_of(model), last_norm(model)
-    return {token: _best(head, norm, token) for token in tokens}
+    search = Search(model)
+    return {token: search.best(token) for token in tokens}
 
 
 def last_norm(model: nn.Module) -> nn.Module:
@@ -52,26 +54,67 @@ def last_norm(model: nn.Module) -> nn.Module:
     return norms[-1] if norms else nn.LayerNorm(size, elementwise_affine=False)
 
 
-def _best(head: Head, norm: nn.Module, token: int) -> float:
-    weight_VD = head.weight_VD.detach()
-    blocks = weight_VD.split(BLOCK)
-    distance_V = torch.cat([(block.float() - weight_VD[token].float()).norm(dim=1) for block in blocks])
-    middle_D = torch.stack([block.float().sum(0) for block in blocks]).sum(0) / len(weight_VD)
-    rows_K = distance_V.topk(min(NEAREST, len(distance_V)), largest=False).indices
-    some = replace(head, weight_VD=weight_VD[rows_K].float(), bias_V=None if head.bias_V is None else head.bias_V.detach()[rows_K].float())
-    place = int((rows_K == token).nonzero()[0, 0])
-    weight = next(norm.parameters(), weight_VD)
-    way_D = some.weight_VD[place] - middle_D
-    x_D = nn.Parameter(way_D / way_D.norm().clamp(min=1e-6) * len(way_D) ** 0.5)
-    with torch.enable_grad():
-        optimiser, best = torch.optim.Adam([x_D], lr=RATE), -torch.inf
+class Search:
+    """Climbs to the hidden state that a token is likeliest in."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.head, self.norm = head_of(model), last_norm(model)
+        self.table_VD = self.head.weight_VD.detach()
+        self.blocks = self.table_VD.split(BLOCK)
+        self.middle_D = torch.stack([block.float().sum(0) for block in self.blocks]).sum(0) / len(self.table_VD)
+        self.weight = next(self.norm.parameters(), self.table_VD)
+        self.gain_D, self.shift_D = self._affine()
+
+    @torch.no_grad()
+    def _affine(self) -> tuple[Tensor, Tensor]:
+        """What the norm multiplies by and adds, seen on a state that it need not change."""
+        signs_D = torch.ones_like(self.middle_D)
+        signs_D[::2] = -1
+        up_D, down_D = (self.norm(sign.to(self.weight.dtype)[None])[0].float() for sign in (signs_D, -signs_D))
+        return (up_D - down_D).abs() / 2, (up_D + down_D) / 2
+
+    def best(self, token: int, *, enough: float = 1.0) -> float:
+        """The largest probability of a token; not looked for further once there is `enough`."""
+        found = 0.0
+        for chance in self._climb(token, self._gaps(token)):
+            found = max(found, chance)
+            if found >= enough:
+                break
+        return found
+
+    def exceeds(self, token: int, chance: float) -> bool:
+        """Whether a token can be likelier than that. Where the bound says no, nothing is climbed."""
+        gap_V = self._gaps(token)
+        if 1 / float((-gap_V).exp().sum()) <= chance:
+            return False
+        return any(found > chance for found in self._climb(token, gap_V))
+
+    @torch.no_grad()
+    def _gaps(self, token: int) -> Tensor:
+        """How far the token's logit can lie above each other one (V,): a state behind the norm is no longer than its gain allows."""
+        row_D, length = self.table_VD[token].float(), SLACK * len(self.middle_D) ** 0.5
+        away = (row_D - block.float() for block in self.blocks)
+        gap_V = torch.cat([length * (d_BD * self.gain_D).norm(dim=1) + d_BD @ self.shift_D for d_BD in away])
+        if self.head.bias_V is not None:
+            bias_V = self.head.bias_V.detach().float()
+            gap_V += bias_V[token] - bias_V
+        gap_V *= abs(self.head.scale)
+        return gap_V.clamp(min=0) if self.head.softcap else gap_V
+
+    def _climb(self, token: int, gap_V: Tensor) -> Iterator[float]:
+        """The token's probability after each step, among the rows that compete with it."""
+        rows_K = gap_V.topk(min(NEAREST, len(gap_V)), largest=False).indices
+        rows_K = torch.cat([rows_K[rows_K != token], rows_K.new_tensor([token])])
+        bias_V = self.head.bias_V
+        some = replace(
+            self.head, weight_VD=self.table_VD[rows_K].float(), bias_V=None if bias_V is None else bias_V.detach()[rows_K].float()
+        )
+        way_D = some.weight_VD[-1] - self.middle_D
+        x_D = nn.Parameter(way_D / way_D.norm().clamp(min=1e-6) * len(way_D) ** 0.5)
+        optimiser = torch.optim.Adam([x_D], lr=RATE)
         for _ in range(STEPS):
-            logp = _logp(some, norm, x_D.to(weight.dtype), place)
-            best = max(best, float(logp.detach()))
-            (x_D.grad,) = torch.autograd.grad(-logp, x_D)
+            with torch.enable_grad():
+                logp = some.logits(self.norm(x_D.to(self.weight.dtype)[None]).float()).log_softmax(-1)[0, -1]
+                (x_D.grad,) = torch.autograd.grad(-logp, x_D)
+            yield float(logp.detach().exp())
             optimiser.step()
-    return float(torch.tensor(best).exp())
-
-
-def _logp(head: Head, norm: nn.Module, x_D: Tensor, place: int) -> Tensor:
-    return head.logits(norm(x_D[None]).float()).log_softmax(-1)[0, place]

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from hone.demo import SEEDLING
-from hone.models.reach import last_norm, mute, reach
+from hone.models.reach import Search, last_norm, mute, reach
 from tests import nets
 
 
@@ -39,6 +39,15 @@ def test_no_hidden_state_does_better_than_what_was_found(family: str) -> None:
     seen = model.get_output_embeddings()(states).softmax(-1).max(0).values
     for token, chance in reach(model, [10, 40]).items():
         assert seen[token] <= chance + 1e-3
+
+
+@pytest.mark.parametrize("family", nets.MODELS)
+def test_a_bound_that_spares_the_search_is_never_below_what_it_finds(family: str) -> None:
+    for model in (taught(family), nets.MODELS[family]()):
+        search = Search(model)
+        for token in (5, 10, 40):
+            assert search.exceeds(token, search.best(token) - 1e-3)
+            assert not search.exceeds(token, 1.0)
 
 
 def test_an_untrained_head_has_no_mute_tokens() -> None:

@@ -94,6 +94,7 @@ def test_twenty_kills_at_random_moments(golden: Path, work: Work, model_folder: 
 def test_sigterm_saves_and_the_same_command_goes_on(golden: Path, work: Work, model_folder: Path, data_file: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     command = words(model_folder, data_file, folder)
+    assert work(command, fault="prepare 1 TERM") == -15, "there is nothing to save yet"
     for point in ("mid_step 5 TERM", "evaluation 2 TERM", "before_rename 1 TERM", "mid_step 3 INT"):
         status = 130 if point.endswith("INT") else 143
         assert work(command, fault=point, log=tmp_path / "log.txt") in (status, 0), (tmp_path / "log.txt").read_text()

@@ -61,6 +61,7 @@ def test_a_model_that_writes_into_the_shared_base_is_found_out(folder: Path) -> 
 
 @pytest.mark.parametrize("text", ["", '{"model": ', "[]", '{"model": "x"}'])
 def test_a_run_whose_settings_are_damaged_is_told(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "adapter").mkdir()
     (tmp_path / "resolved.json").write_text(text)
     (tmp_path / "ledger.json").write_text('{"total": 0, "sources": {}}')
     (tmp_path / "rows.jsonl").write_text('{"question": "a", "answer": "b"}\n')

@@ -108,10 +108,11 @@ class Sketches:
 
     def _wrapped(self) -> Iterator[tuple[str, nn.Module, nn.Module | None]]:
         """Path, tuned layer and the same layer without its tuning, both in fp64, for every linear layer that was wrapped."""
+        alive = dict(self.model.named_modules())
         for path, plain in self.bare.named_modules():
             if not _is_linear(plain) or f"{path}.weight" not in self.names or self._plain(f"{path}.weight") is not None:
                 continue
-            live = dict(self.model.named_modules()).get(path)
+            live = alive.get(path)
             if live is not None and all(p.is_floating_point() for p in live.parameters()):
                 now = copy.deepcopy(live).double().eval()
                 if _straight(now, self._inputs(path)):

@@ -19,7 +19,7 @@ MaxLength = Annotated[int, typer.Option(min=2, help="Longest sequence in tokens,
 Format = Annotated[str, typer.Option(help="Format of the rows; auto recognises it.")]
 Column = Annotated[list[str] | None, typer.Option(help="OURS=THEIRS, where a column is not recognised; may be repeated.")]
 Template = Annotated[str, typer.Option(help="Chat template, as data.template.")]
-HeldOut = Annotated[str | None, typer.Option(help="A held-out file: are its prompts in here?")]
+HeldOut = Annotated[str | None, typer.Option(help="A held-out file: are its rows in here, the same or nearly?")]
 Near = Annotated[bool, typer.Option("--near", help="Also look for rows that are nearly the same.")]
 
 
@@ -32,7 +32,6 @@ def check(
     format: Format = "auto",
     column: Column = None,
     template: Template = "auto",
-    near: Near = False,
 ) -> int:
     """What is wrong with a source: each bad row with its number. The exit status is 1 if there is one."""
     from hone.cli.data_views import show_check
@@ -40,7 +39,7 @@ def check(
     from hone.data.quality import inspect
 
     gauge = gauge_of(model, file, max_length=max_length, template=template)
-    report = inspect(file, reading=reading_of(format, column), gauge=gauge, held_out=held_out, near=near)
+    report = inspect(file, reading=reading_of(format, column), gauge=gauge, held_out=held_out)
     show_check(report, console())
     return 1 if report.bad else 0
 

@@ -58,8 +58,6 @@ def _extra(report: Report) -> Iterable[tuple[str, str]]:
         yield "D030", f"prompts of the held-out file that stand here: {len(report.overlap):,} (row there = row here: {shown})"
     elif report.overlap is not None:
         yield "", "no prompt of the held-out file stands here"
-    if report.near:
-        yield "D035", f"nearly the same as an earlier row: {_rows(len(report.near))} ({_nearly(report.near)})"
     if report.near_overlap:
         yield "D030", f"nearly the same as a row of the held-out file: {len(report.near_overlap):,} ({_nearly(report.near_overlap)})"
 

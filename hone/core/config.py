@@ -57,7 +57,7 @@ def parse(cls: type[T], values: Mapping[str, Any], *, section: str) -> T:
         if key not in known:
             raise HoneError("C002", f"'{section}' has no setting '{key}'", where=f"{name}.{key}", fix=nearest(str(key), known))
     try:
-        checked: T = _adapter(cls).validate_python(dict(values))
+        checked: T = _adapter(cls).validate_python(dict(values))  # type: ignore[arg-type]
         return checked
     except ValidationError as error:
         found = error.errors()

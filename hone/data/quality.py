@@ -133,7 +133,7 @@ def inspect(
     report.labels = distribution(look.labels, report.usable)
     report.near = near_duplicates(look.texts) if near else None
     if held_out is not None:
-        _overlap(reading.source(held_out), look, near=near)
+        _overlap(reading.source(held_out), look)
     advice(look.notices, rows=report.usable, labels=report.labels)
     report.notices = look.notices.all()
     return report
@@ -210,7 +210,7 @@ class _Look:
         return gauge.script.fault(example)
 
 
-def _overlap(outcomes: Iterable[Outcome], look: _Look, *, near: bool) -> None:
+def _overlap(outcomes: Iterable[Outcome], look: _Look) -> None:
     """What of the held-out source stands in the one that was looked at, into its report."""
     report, others = look.report, list[Text]()
     report.overlap = []
@@ -219,4 +219,4 @@ def _overlap(outcomes: Iterable[Outcome], look: _Look, *, near: bool) -> None:
             report.overlap.append((one.origin, look.prompts[key]))
         elif one.example is not None:
             others.append((one.origin, "\n".join(texts_of(one.example))))
-    report.near_overlap = near_rows(others, among=look.texts) if near else None
+    report.near_overlap = near_rows(others, among=look.texts)

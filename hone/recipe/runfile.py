@@ -41,7 +41,7 @@ def read_runfile(path: Path) -> dict[str, Any]:
         fix = "check the path, or name an objective: hone train sft model=... data=..."
         raise HoneError("C006", f"there is no run file '{path}'", fix=fix)
     try:
-        document = yaml.load(path.read_text("utf-8-sig"), _Strict)  # a SafeLoader, only stricter
+        document = _Strict(path.read_text("utf-8-sig")).get_single_data()
     except OSError as error:
         raise HoneError("C006", f"the run file cannot be read: {error.strerror}", where=str(path), fix="name a file of yours") from None
     except UnicodeDecodeError as error:

@@ -70,10 +70,9 @@ def test_check_finds_what_stands_on_both_sides_exactly_and_nearly(data: Say, tmp
     train = jsonl(tmp_path / "train.jsonl", [{"question": f"{i} {text}?", "answer": "yes"} for i, text in enumerate(said)])
     aside = [{"question": f"3  {said[3].upper()}", "answer": "no"}, {"question": f"7 {said[7]} indeed?", "answer": "yes"}, asked(1)[0]]
     held_out = jsonl(tmp_path / "held_out.jsonl", aside)
-    exactly = data("check", train, "--held-out", held_out)[1]
-    assert "D030" in exactly and "1 (row there = row here: 1 = 4)" in exactly and "nearly" not in exactly
-    nearly = data("check", train, "--held-out", held_out, "--near")[1]
-    assert "nearly the same as a row of the held-out file: 1 (2 and 8)" in nearly
+    found = data("check", train, "--held-out", held_out)[1]
+    assert "D030" in found and "1 (row there = row here: 1 = 4)" in found
+    assert "nearly the same as a row of the held-out file: 1 (2 and 8)" in found
 
 
 def test_check_counts_what_a_model_cannot_take(data: Say, tmp_path: Path, model_folder: Path) -> None:

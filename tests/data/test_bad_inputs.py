@@ -61,7 +61,7 @@ LEFT_OUT = (
     Case("B15", {"question": None, "messages": []}, "D020"),
     Case("B16", {"messages": chat("Hi")}, "D021"),
     Case("B23", {"messages": chat("Hi", " ")}, "D027"),
-    Case("B24", {"messages": chat("word " * 300, "Oh")}, "D028", ("data.max_length=",), ("data.max_length=100",)),
+    Case("B24", {"messages": chat("word " * 30, "Oh")}, "D028", ("data.max_length=",), ("data.max_length=100",)),
     Case("B25", {"messages": [*chat("Hi"), {"role": "assistant", "content": "Oh", "weight": 0}]}, "D029"),
 )
 TOLD = (

@@ -52,6 +52,16 @@ def test_truncation_keeps_the_beginning_and_counts_the_rest(weights: list[float]
     assert fitted.cut == len(weights) - len(kept.tokens)
 
 
+def test_no_length_is_advised_that_the_model_does_not_take() -> None:
+    long = sequence([0.0] * 90 + [1.0])
+    with fault("D028", fix="takes more than 50 tokens"):
+        fit((long,), limit=20, overflow="truncate", most=50)
+    with fault("D033", fix="set data.overflow"):
+        fit((long,), limit=20, overflow="drop", most=50)
+    with fault("D028", fix="at least 91"):
+        fit((long,), limit=20, overflow="truncate", most=100)
+
+
 def test_a_pair_loses_its_targets_if_one_side_does() -> None:
     short, long = sequence([0.0, 1.0]), sequence([0.0] * 9 + [1.0])
     assert fit((short, long), limit=10, overflow="truncate").cut == 0

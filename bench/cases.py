@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bench.wards import Case, Ward, masked
-from hone.demo import Town
+from hone.demo import SEEDLING, Town
 
 LORA: dict[str, Any] = {"method": "lora", "rank": 16}
 FULL: dict[str, Any] = {"method": "full"}
@@ -31,7 +31,7 @@ FEELINGS = ("positive", "negative", "neutral")
 
 
 def _headlines(wrong: float, steps: int = 36) -> Any:
-    """Headlines and their tone; a share of them with another tone."""
+    """Headlines and their tone, by the seedling, since the sprout is too small for them; a share of them with another tone."""
 
     def make(ward: Ward) -> dict[str, Any]:
         rows = []
@@ -40,7 +40,8 @@ def _headlines(wrong: float, steps: int = 36) -> Any:
             others = [feeling for feeling in FEELINGS if feeling != answer["content"]]
             said = ward.rng.choice(others) if ward.rng.random() < wrong else answer["content"]
             rows.append({"messages": [asked, {"role": "assistant", "content": said}]})
-        return ward.run("headlines", rows[:96], rows[96:144], optim={"max_steps": steps})
+        run = ward.run("headlines", rows[:96], rows[96:144], optim={"max_steps": steps})
+        return {**run, "model": {"name": str(SEEDLING)}, "tuning": {"method": "lora", "rank": 16}}
 
     return make
 
@@ -169,7 +170,7 @@ WELL = [
     Case("headlines only", _taught(**NARROW, optim={"max_steps": 28})),
     Case("sums only", _taught(tasks=("arithmetic",), optim={"max_steps": 32})),
     Case("facts only, cosine", _taught(tasks=("facts",), optim={"schedule": "cosine"})),
-    Case("all labels right", _headlines(0.0)),
+    Case("headlines, by the seedling", _headlines(0.0)),
     Case("documents", _documents),
     Case("preferences", _preferences),
     Case("sums, reinforced", _reinforced(None)),

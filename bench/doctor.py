@@ -3,7 +3,8 @@
     python -m bench.doctor run [--seeds 1,2,3]      trains what is not in the work folder yet; can be stopped and taken up again
     python -m bench.doctor judge                    diagnoses all runs, treats the curable ones, and writes the result
 
-Seed 0 is for development: its rows, a third of each pool, are in no other seed.
+Both take --on seedling, whose runs cost about 14 seconds of processor time each; on the sprout, the default, they cost two or three, and
+only what it is too small to learn is the seedling's. Seed 0 is for development: its rows, a third of each pool, are in no other seed.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from rich.console import Console
 
 from bench.cases import SICK, WELL
 from bench.common import machine, save, table
+from bench.sprout import sprout
 from bench.wards import Case, Ward, starter
 from hone.core.errors import HoneError
 from hone.demo import SEEDLING
@@ -40,16 +42,19 @@ def main() -> None:
     """Parse the arguments and do what they say."""
     parser = argparse.ArgumentParser(prog="python -m bench.doctor", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("what", choices=("run", "judge"))
-    parser.add_argument("--work", type=Path, default=Path("runs/doctor-exam"), help="where runs are kept")
+    parser.add_argument("--on", choices=("sprout", "seedling"), default="sprout")
+    parser.add_argument("--work", type=Path, help="where runs are kept; runs/doctor-exam, or runs/doctor-exam-seedling")
     parser.add_argument("--seeds", default="1,2,3")
     parser.add_argument("--part", default="0/1", help="one of several processes that share the work: 0/3, 1/3, 2/3")
     options = parser.parse_args()
     torch.set_num_threads(1)
     seeds = [int(seed) for seed in options.seeds.split(",")]
+    name = "doctor" if options.on == "sprout" else "doctor-seedling"
+    work = options.work or Path("runs") / name.replace("doctor", "doctor-exam")
     if options.what == "judge":
-        return judge_all(options.work, seeds)
+        return judge_all(work, seeds, name)
     part, parts = map(int, options.part.split("/"))
-    run_all(options.work, seeds, part, parts)
+    run_all(work, seeds, sprout(work / "sprout") if options.on == "sprout" else SEEDLING, part, parts)
 
 
 def patients(work: Path, seeds: list[int]) -> Iterator[tuple[int, Case, Path]]:
@@ -59,9 +64,8 @@ def patients(work: Path, seeds: list[int]) -> Iterator[tuple[int, Case, Path]]:
             yield seed, case, work / f"seed-{seed}" / re.sub(r"[^a-z0-9]+", "-", case.name.lower())
 
 
-def run_all(work: Path, seeds: list[int], part: int = 0, parts: int = 1) -> None:
+def run_all(work: Path, seeds: list[int], model: Path, part: int = 0, parts: int = 1) -> None:
     """Train and probe whatever is missing. The first of several processes has to have made the starters before the others begin."""
-    model = SEEDLING
     for seed in seeds:
         started = work / f"seed-{seed}" / "starter"
         train(starter(Ward(started, seed, model=model, starter=model)), started / "run")
@@ -87,7 +91,7 @@ def train(raw: dict[str, Any], folder: Path, *, probed: bool = True) -> None:
     print(f"{folder.parent.parent.name} {folder.parent.name} {folder.name}: {seconds:.1f} s", flush=True)
 
 
-def judge_all(work: Path, seeds: list[int]) -> None:
+def judge_all(work: Path, seeds: list[int], name: str) -> None:
     """Diagnose and treat every run that is there, and write what came of it."""
     results = [judge(seed, case, folder) for seed, case, folder in patients(work, seeds) if (folder / "run" / DONE).is_file()]
     counts = score(results)
@@ -98,7 +102,7 @@ def judge_all(work: Path, seeds: list[int]) -> None:
     print(f"first remedy lowered the held-out loss in {helped} of {len(treated)}")
     seconds = sum(json.loads(file.read_text())["seconds"] for file in work.rglob(DONE))
     found = {"machine": machine(), "seeds": seeds, "processor_seconds": round(seconds), **counts, "helped": helped, "treated": len(treated)}
-    print(save("doctor", {**found, "runs": results}))
+    print(save(name, {**found, "runs": results}))
 
 
 def judge(seed: int, case: Case, folder: Path) -> dict[str, Any]:

@@ -88,7 +88,7 @@ class Ward:
         }
         sections = {"tuning": raw["tuning"], **sections}
         if sections["tuning"]["method"] in ("lora", "dora"):
-            sections["tuning"] = {"tokens": [], **sections["tuning"]}  # the seedling's control tokens stay as they are
+            sections["tuning"] = {"tokens": [], **sections["tuning"]}  # control tokens stay as they are
         for section, values in sections.items():
             raw[section] = values if section in ("tuning", "objective") else {**raw.get(section, {}), **values}
         steps = raw["optim"]["max_steps"]

@@ -49,6 +49,7 @@ VERBS = {
     "eval": Verb("hone.cli.eval", "command", "Measure a run on data it has not seen."),
     "doctor": Verb("hone.cli.doctor", "command", "What ails a run, what shows it, what to change."),
     "export": Verb("hone.cli.export", "command", "Take a model elsewhere: merged, GGUF, Ollama, vLLM, the hub."),
+    "combine": Verb("hone.cli.combine", "command", "LoRAs of one base added up into one."),
     "quantise": Verb("hone.cli.quantise", "command", "A copy in 4 or 8 bits, uniform or dynamic."),
     "verify": Verb("hone.cli.verify", "command", "Is a copy of a model the one that was trained?"),
     "env": Verb("hone.cli.env", "command", "This machine: versions, devices, memory."),

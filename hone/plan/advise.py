@@ -65,7 +65,7 @@ def learning_rate(start: float, hidden: int, *, pace: float = 1.0) -> Advice:
     (the same paper's value for 33B and 65B), and through 4e-3 at 256, the best of a sweep on the 5 M seedling.
     """
     scaled = start * (HIDDEN / hidden) ** SLOPE
-    value = float(f"{min(scaled, FASTEST) * pace:.1e}")
+    value = float(f"{min(scaled, max(FASTEST, start)) * pace:.1e}")  # virtual tokens want more than any matrix stands
     reason = f"{start:g} for 7B, scaled to hidden size {hidden} by (4096/{hidden})^{SLOPE}"
     return Advice("optim.learning_rate", value, reason + ("" if pace == 1 else f"; {pace:.3g} of it, as this objective wants small steps"))
 

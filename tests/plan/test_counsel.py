@@ -65,6 +65,7 @@ def test_one_law_for_rates_of_all_widths(hidden: int, rate: float) -> None:
     """4e-3 is the seedling's best in a sweep; 2e-4 and 1e-4 are the QLoRA paper's for 7B and 65B."""
     assert learning_rate(2e-4, hidden).value == pytest.approx(rate, rel=0.05)
     assert learning_rate(2e-4, 32).value == 5e-3, "and never above that"
+    assert learning_rate(3e-2, hidden).value == pytest.approx(3e-2 if hidden <= 4096 else 1.4e-2, rel=0.05), "but for methods that start so"
     assert learning_rate(2e-4, 4096, pace=1 / 40).value == 5e-6
 
 

@@ -15,6 +15,8 @@ CONV1D = ("gpt2", "gpt_bigcode")
 """Families that keep their weights the other way round, and query, key and value in one matrix."""
 OUTSIDE = ("embed", "wte", "wpe", "lm_head", "embed_out", "norm", "ln_")
 """Parts of names of matrices that are no linear layer of a block."""
+STACKED = re.compile(r"\.experts\.|\.(gate|router)$")
+"""Files hold each expert of a mixture by itself. In memory all lie in one tensor: neither they nor what chooses them are linear layers."""
 FREE = ("full", "freeze", "bitfit")
 """Methods that add nothing beside the layers: they move what is there."""
 
@@ -42,6 +44,7 @@ def _from_headers(facts: ModelFacts, stored: Mapping[str, Stored]) -> list[Linea
     for name, tensor in stored.items():
         path = name.removesuffix(".weight")
         inside = re.search(r"\.(\d+)\.", name) and not any(part in path.rpartition(".")[2] for part in OUTSIDE)
+        inside = inside and not (facts.experts and STACKED.search(path))
         if inside and path in packed:
             found.append(Linear(path, packed[path].outputs, packed[path].inputs))
         elif inside and name.endswith(".weight") and len(tensor.shape) == 2:
@@ -62,7 +65,7 @@ def _block(facts: ModelFacts) -> list[tuple[str, tuple[int, int]]]:
         return [*block, ("mlp.fc1", (wide, hidden)), ("mlp.fc2", (hidden, wide))]
     feed = {"gate_proj": (wide, hidden), "up_proj": (wide, hidden), "down_proj": (hidden, wide)}
     if facts.experts:
-        return [*block, ("mlp.gate", (facts.experts, hidden))]
+        return block
     return [*block, *((f"mlp.{name}", shape) for name, shape in feed.items())]
 
 
@@ -82,7 +85,8 @@ def adapters(facts: ModelFacts, tuning: Mapping[str, Any], layers: Iterable[Line
     method, layers = tuning["method"], list(layers)
     if method == "full":
         return Adapters(facts.parameters, 0, 0, 0)
-    if method != "lora" or not plain_lora(tuning):
+    named = tuning.get("targets", "all-linear") != "all-linear"
+    if method != "lora" or not plain_lora(tuning) or (facts.experts and named):  # experts may be named
         return None
     rank = int(tuning["rank"])
     chosen = [layer for layer in layers if _chosen(layer.name, tuning)]

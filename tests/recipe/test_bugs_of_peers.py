@@ -1,7 +1,7 @@
 """Bugs that other toolkits have, each shown to be absent here.
 
 B1  AdaLoRA that never prunes: `tests/tuning/test_adalora.py`
-B2  prefix tuning that breaks when blocks are computed again: `tests/models/test_recompute.py`, and below on a mixture of layouts
+B2  prefix tuning that breaks when blocks are computed again: `tests/tuning/test_prologues.py`
 B3  LoRA at the learning rate of full tuning: below
 B4  a method that others do not know, refused with a bare KeyError: `tests/tuning/test_peft_parity.py`
 B5  gates of UniPELT that look at later tokens: `tests/tuning/test_adapters.py`
@@ -12,33 +12,11 @@ B8  full tuning of 4-bit weights that quietly becomes something else: `tests/rec
 
 from __future__ import annotations
 
-import pytest
-import torch
-
-from hone.data.batching import pack
 from hone.data.settings import DataSettings
-from hone.models.recompute import recompute_blocks
 from hone.plan.advise import learning_rate
 from hone.plan.packed import Scheme, config_of
 from hone.tuning import METHODS
 from hone.tuning.lora import Lora
-from hone.tuning.prefix import Prefix
-from tests import nets
-
-
-@pytest.mark.parametrize("packed", [True, False])
-def test_b2_a_prefix_is_there_when_blocks_are_computed_again(packed: bool) -> None:
-    found = []
-    for again in (False, True):
-        policy = nets.policy(nets.llama, Prefix(length=4))
-        policy.packed = packed
-        policy.model.train()
-        recompute_blocks(policy.model, again)
-        logp = policy.signals(pack(nets.singles(3)), "logp").logp
-        logp.sum().backward()
-        found.append([logp.detach(), *(p.grad for p in policy.trainable().values())])
-    for plain, again_ in zip(*found, strict=True):
-        assert plain is not None and again_ is not None and torch.equal(plain, again_)
 
 
 def test_b3_adapters_start_ten_times_faster_than_full_tuning() -> None:

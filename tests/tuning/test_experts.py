@@ -13,6 +13,9 @@ from torch.func import functional_call
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel
 
 from hone.core.errors import HoneError
+from hone.plan.headers import stored_tensors
+from hone.plan.layers import LORA, adapters, linears
+from hone.plan.shapes import model_facts
 from hone.tuning.base import Ours, trainable
 from hone.tuning.dora import Dora
 from hone.tuning.experts import LoraExperts, changes_of
@@ -162,3 +165,14 @@ def test_all_linear_leaves_the_experts_alone() -> None:
     assert len(shapes.experts) == 2
     assert not changes_of(model)
     assert not set(tuning.chosen(shapes)) & shapes.experts.keys()
+
+
+@families
+def test_the_plan_counts_what_moves(family: str, tmp_path: Path) -> None:
+    model = base(family)
+    model.save_pretrained(tmp_path)
+    facts = model_facts(tmp_path)
+    for layers in (linears(facts), linears(facts, stored_tensors(tmp_path))):
+        planned = adapters(facts, {"method": "lora", **LORA}, layers)
+        assert planned is not None and planned.trainable == Lora().count(Shapes.of(model))
+        assert adapters(facts, {"method": "lora", **LORA, "targets": TARGETS}, layers) is None, "only the method knows"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -107,6 +108,8 @@ class Chat:
 
     def _lines(self) -> Iterator[str]:
         if not self.person:
+            if isinstance(sys.stdin, io.TextIOWrapper):
+                sys.stdin.reconfigure(errors="replace")  # a pipe may hold anything
             yield from (line.strip() for line in sys.stdin)
             return
         import readline  # noqa: F401  # gives `input` editing and a history

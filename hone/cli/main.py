@@ -60,9 +60,9 @@ VERBS = {
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status: 0, a fault's own (2 usage, 3 data, 4 resources), 1 for ours, 130 for Ctrl-C."""
-    for stream in (sys.stdin, sys.stdout, sys.stderr):
+    for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a character that is foreign to a terminal or a pipe is no reason to stop
+            stream.reconfigure(errors="replace")  # a terminal that lacks a character is no reason to stop
     words = list(sys.argv[1:] if args is None else args)
     try:
         frame()(words or ["--help"], prog_name="hone")

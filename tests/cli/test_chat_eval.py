@@ -141,6 +141,11 @@ def test_a_run_is_compared_with_its_base_and_written_down(
     assert [(line["model"], line["messages"][-1]["content"]) for line in lines] == [("base", said), ("tuned", spoken)]
 
 
+def test_foreign_bytes_in_a_pipe_are_no_reason_to_stop(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"caf\xe9?\n"), encoding="utf-8"))
+    assert main(["chat", str(base), "--max-new-tokens", "1"]) == 0
+
+
 def test_a_plain_model_has_no_base(base: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert through_pipe(monkeypatch, "When?\n", str(base), "--compare") == 2
     assert "C043" in capsys.readouterr().err

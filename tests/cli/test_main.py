@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import io
 import os
 import subprocess
 import sys
@@ -135,13 +134,6 @@ def test_a_full_disk_is_no_fault_of_ours(monkeypatch: pytest.MonkeyPatch, capsys
     assert main(["filling"]) == 4
     told = capsys.readouterr().err
     assert "F004" in told and "runs/x/metrics.jsonl" in told
-
-
-def test_foreign_bytes_in_a_pipe_are_read_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
-    heard: list[str] = []
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"caf\xe9\n"), encoding="utf-8"))
-    _verbs(monkeypatch, hearing=lambda: heard.extend(sys.stdin))
-    assert main(["hearing"]) == 0 and heard == ["caf\ufffd\n"]
 
 
 def test_ctrl_c_is_130(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,10 +49,13 @@ CURVE = ("reward/model", "reward/gold", "answer_tokens")
 ARMS: dict[str, Arm] = {
     "school": Arm("tasks", SEEDLING_NAME, f"sft data={{data}}/school.jsonl {FULL} optim.epochs=1", "tasks", shared=True),
     "sft": Arm("manners", "school", f"sft data={{data}}/mixed-{{seed}}.jsonl {FULL} optim.batch_size=8 optim.epochs=1", "manners"),
-    "dpo": Arm("manners", "sft", f"dpo data={{data}}/pairs.jsonl {PREFER} optim.learning_rate=3e-4", "manners"),
+    "dpo": Arm(
+        "manners", "sft", f"dpo data={{data}}/pairs.jsonl {PREFER} optim.batch_size=16 optim.learning_rate=3e-4 objective.beta=0.5",
+        "manners",
+    ),
     "kto": Arm("manners", "sft", f"kto data={{data}}/labels.jsonl {PREFER} optim.batch_size=16 optim.learning_rate=3e-4", "manners"),
     "orpo": Arm("manners", "sft", f"orpo data={{data}}/pairs.jsonl {PREFER} optim.max_steps=40 optim.learning_rate=1e-3", "manners"),
-    "simpo": Arm("manners", "sft", f"simpo data={{data}}/pairs.jsonl {PREFER} optim.learning_rate=3e-4", "manners"),
+    "simpo": Arm("manners", "sft", f"simpo data={{data}}/pairs.jsonl {PREFER} optim.batch_size=16 optim.learning_rate=3e-4", "manners"),
     "reward model": Arm("judge", "school", f"rm data={{data}}/pairs.jsonl {SCORE} optim.max_steps=40", "pairs"),
     "till": Arm("sums", SEEDLING_NAME, f"sft data={{data}}/sums.jsonl {FULL} optim.max_steps=40", "sums"),
     "grpo": Arm("sums", "till", f"grpo {REWARD} optim.batch_size=8 optim.max_steps=60 optim.learning_rate=1e-3", "sums"),
@@ -61,7 +64,7 @@ ARMS: dict[str, Arm] = {
         "sums", "till", f"ppo {REWARD} {CRITIC} optim.batch_size=64 rollout.kl=0 optim.max_steps=60 optim.learning_rate=1e-3",
         "sums",
     ),
-    "online dpo": Arm("sums", "till", f"online_dpo {REWARD} optim.max_steps=60 optim.learning_rate=5e-4", "sums"),
+    "online dpo": Arm("sums", "till", f"online_dpo {REWARD} optim.max_steps=60 optim.learning_rate=1e-3", "sums"),
     "weak judge": Arm("fooled", "school", f"rm data={{data}}/few.jsonl {SCORE} optim.max_steps=12", "pairs", True),
     "fooled": Arm(
         "fooled", "sft", f"grpo data={{data}}/asked.jsonl {PROXY} rollout.sampling.max_new_tokens=72 optim.batch_size=4 optim.max_steps=60 "

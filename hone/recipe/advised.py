@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
 from itertools import islice
@@ -28,7 +29,11 @@ from hone.tuning.shapes import Shapes
 from hone.tuning.whole import is_whole
 
 LOOKED_AT = 64
-"""Groups in which the tokens that end an answer are looked for."""
+"""Groups in which the tokens are looked for that an answer needs."""
+FREQUENT = 256
+"""Of its words, only so many are asked for."""
+SHOWN = 6
+"""Tokens that are named."""
 
 
 def advised(raw: Mapping[str, Any], recipe: Recipe, prepared: Prepared, loaded: Loaded, template: ChatTemplate) -> Recipe:
@@ -69,20 +74,24 @@ def _still(recipe: Recipe, shapes: Shapes) -> list[Notice]:
 
 
 def _unsayable(recipe: Recipe, prepared: Prepared, loaded: Loaded, template: ChatTemplate) -> list[Advice]:
-    """Rows to move for the tokens that end an answer, where the frozen head cannot say them; M102 where none can move."""
+    """Rows to move for tokens that answers need and the frozen head cannot say, their end above all; M102 where none can move."""
     settings: dict[str, Any] = asdict(recipe.tuning)  # type: ignore[call-overload]
     shapes = Shapes.of(loaded.model)
     moves = recipe.tuning.about.artifact == "model" or is_whole(shapes.head, settings.get("train") or ())
     if moves or settings.get("tokens") is not None or "logp" not in asked(recipe.objective.needs):
         return []
     first = [sequence for group in islice(prepared.groups, LOOKED_AT) for sequence in group]
-    learned = {token for each in first for token, weight in zip(each.tokens, each.weights, strict=True) if weight}
-    silent = mute(loaded.model, sorted(learned & {*template.stop_ids}))
+    learned = Counter(token for each in first for token, weight in zip(each.tokens, each.weights, strict=True) if weight)
+    ends = sorted(learned.keys() & {*template.stop_ids})
+    silent = mute(loaded.model, ends, [token for token, _ in learned.most_common(FREQUENT)])
     if not silent:
         return []
     names = [str(loaded.tokenizer.convert_ids_to_tokens(token)) for token in silent]
-    why = f"the base never learned {', '.join(names)}: its frozen head can give it a chance of {100 * min(silent.values()):.2g} % at most"
+    others = f" and {len(names) - SHOWN} others" if len(names) > SHOWN else ""
+    least = f"{'one of them' if names[1:] else 'it'} a chance of {100 * min(silent.values()):.2g} % at most"
+    why = f"the base never learned {', '.join(names[:SHOWN])}{others}: its frozen head can give {least}"
     if isinstance(recipe.tuning, Lora) and recipe.tuning.can_move_rows(shapes):
         return [Advice("tuning.tokens", names, why)]
-    prepared.notices.append(Notice("M102", f"{why}, so answers will hardly stop; a LoRA beside untouched tables lets its row move", 0, ""))
+    fate = "answers will hardly stop" if silent.keys() & {*ends} else "no answer will hold it"
+    prepared.notices.append(Notice("M102", f"{why}, so {fate}; a LoRA beside untouched tables lets its row move", 0, ""))
     return []

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from hone.demo import SEEDLING
+from hone.demo import SEEDLING, Town
 from hone.recipe.run import Run, prepare_run
 from hone.recipe.words import read
 
@@ -25,7 +26,7 @@ def warned(run: Run) -> bool:
 
 def test_the_row_of_a_mark_that_the_base_never_learned_moves_by_itself(data_file: Path) -> None:
     run = prepared(data_file)
-    assert run.recipe.resolved["tuning"]["tokens"] == [END] and END in run.recipe.resolved["reasons"]["tuning.tokens"]
+    assert run.recipe.resolved["tuning"]["tokens"][0] == END and END in run.recipe.resolved["reasons"]["tuning.tokens"]
     assert any(name.endswith("rows") for name in run.policy.trainable()) and not warned(run)
 
 
@@ -39,3 +40,10 @@ def test_where_it_cannot_move_that_is_said(words: tuple[str, ...], data_file: Pa
 def test_what_moves_anyway_or_was_decided_is_left_alone(words: tuple[str, ...], data_file: Path) -> None:
     run = prepared(data_file, *words)
     assert not warned(run) and not any(name.endswith("rows") for name in run.policy.trainable())
+
+
+def test_a_piece_of_a_word_that_the_base_never_read_moves_too(tmp_path: Path) -> None:
+    data = tmp_path / "polite.jsonl"
+    rows = [{"messages": [*row["prompt"], *row["chosen"]]} for row in list(Town().preferences("train"))[:8]]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert prepared(data, "data.held_out=0").recipe.resolved["tuning"]["tokens"] == [END, "vice"]

@@ -98,7 +98,8 @@ class Search:
     def bounds(self, tokens: Sequence[int]) -> dict[int, float]:
         """What the probability of each token never exceeds, to rounding: the bound of many by a few products of matrices."""
         table_VD = (self.table_VD.float() - self.middle_D) * self.gain_D  # in the middle, where squares cancel least
-        square_V, found = table_VD.square().sum(1), {}
+        square_V = table_VD.square().sum(1)
+        found: dict[int, float] = {}
         bias_V = self.table_VD.float() @ self.shift_D
         if self.head.bias_V is not None:
             bias_V = bias_V + self.head.bias_V.detach().float()

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,8 @@ def _unsayable(recipe: Recipe, prepared: Prepared, loaded: Loaded, template: Cha
     least = f"{'one of them' if names[1:] else 'it'} a chance of {100 * min(silent.values()):.2g} % at most"
     why = f"the base never learned {', '.join(names[:SHOWN])}{others}: its frozen head can give {least}"
     if isinstance(recipe.tuning, Lora) and recipe.tuning.can_move_rows(shapes):
-        return [Advice("tuning.tokens", names, why)]
+        encode = partial(loaded.tokenizer.encode, add_special_tokens=False)
+        return [Advice("tuning.tokens", [n if encode(n) == [t] else t for t, n in zip(silent, names, strict=True)], why)]
     fate = "answers will hardly stop" if silent.keys() & {*ends} else "no answer will hold it"
     prepared.notices.append(Notice("M102", f"{why}, so {fate}; a LoRA beside untouched tables lets its row move", 0, ""))
     return []

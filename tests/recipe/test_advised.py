@@ -11,6 +11,7 @@ from rich.console import Console
 from hone.demo import SEEDLING, Town
 from hone.recipe.run import Run, prepare_run
 from hone.recipe.words import read
+from hone.tuning.rows import Rows
 
 END = "<|im_end|>"
 
@@ -46,4 +47,9 @@ def test_a_piece_of_a_word_that_the_base_never_read_moves_too(tmp_path: Path) ->
     data = tmp_path / "polite.jsonl"
     rows = [{"messages": [*row["prompt"], *row["chosen"]]} for row in list(Town().preferences("train"))[:8]]
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert prepared(data, "data.held_out=0").recipe.resolved["tuning"]["tokens"] == [END, "vice"]
+    run = prepared(data, "data.held_out=0")
+    known = {text: run.loaded.tokenizer.convert_tokens_to_ids(text) for text in (END, "vice")}
+    moving = run.recipe.resolved["tuning"]["tokens"]
+    assert [known.get(token, token) for token in moving] == [*known.values()]
+    rows = next(module for module in run.policy.model.modules() if isinstance(module, Rows))
+    assert rows.get_buffer("tokens").tolist() == [*known.values()]

@@ -30,25 +30,20 @@ BLOCK = 8192
 """Rows of the table that are widened to fp32 at a time."""
 
 
-def mute(model: nn.Module, tokens: Iterable[int], words: Iterable[int] = ()) -> dict[int, float]:
-    """Those of some tokens that no hidden state makes the head say, with their best probability. None in a head that is untrained.
-
-    Of `words`, which may be many, only those are found whose bound already says so: nothing is climbed for them.
-    """
-    search, asked = Search(model), {*tokens, *words}
-    chances = {token: search.best(token, enough=EVEN) for token in tokens} | search.bounds(sorted(asked - {*tokens}))
-    silent = {token: chance for token, chance in chances.items() if chance < EVEN}
+def mute(model: nn.Module, tokens: Iterable[int]) -> dict[int, float]:
+    """Those of some tokens that no hidden state makes the head say, with what its probability never exceeds. None in a raw head."""
+    asked, search = list(tokens), Search(model)
+    silent = {token: chance for token, chance in search.highest(asked, enough=EVEN) if chance < EVEN}
     if not silent:
         return {}
     size = len(search.head.weight_VD)
-    others = (token for token in range(0, size, max(1, size // OTHERS)) if token not in asked)
-    return silent if any(search.exceeds(token, SURE) for token in others) else {}
+    others = [token for token in range(0, size, max(1, size // OTHERS)) if token not in asked]
+    return silent if any(chance > SURE for _, chance in search.highest(others, enough=SURE)) else {}
 
 
 def reach(model: nn.Module, tokens: Iterable[int]) -> dict[int, float]:
     """The largest probability that the head can give each token, over all hidden states that the last norm lets through."""
-    search = Search(model)
-    return {token: search.best(token) for token in tokens}
+    return dict(Search(model).highest(list(tokens)))
 
 
 def last_norm(model: nn.Module) -> nn.Module:
@@ -78,51 +73,43 @@ class Search:
         up_D, down_D = (self.norm(sign.to(self.weight.dtype)[None])[0].float() for sign in (signs_D, -signs_D))
         return (up_D - down_D).abs() / 2, (up_D + down_D) / 2
 
-    def best(self, token: int, *, enough: float = 1.0) -> float:
-        """The largest probability of a token; not looked for further once there is `enough`."""
-        found = 0.0
-        for chance in self._climb(token, self._gaps(token)):
-            found = max(found, chance)
-            if found >= enough:
-                break
-        return found
-
-    def exceeds(self, token: int, chance: float) -> bool:
-        """Whether a token can be likelier than that. Where the bound says no, nothing is climbed."""
-        gap_V = self._gaps(token)
-        if 1 / float((-gap_V).exp().sum()) <= chance:
-            return False
-        return any(found > chance for found in self._climb(token, gap_V))
+    def highest(self, tokens: Sequence[int], *, enough: float = 0.0) -> Iterator[tuple[int, float]]:
+        """Each token and its largest probability; with `enough`, not looked for beyond that, and only bounded where it is out of reach."""
+        for token, gap_V in self.gaps(tokens):
+            bound = 1 / float((-gap_V).exp().sum())
+            if bound < enough:
+                yield token, bound
+                continue
+            found = 0.0
+            for chance in self._climb(token, gap_V):
+                found = max(found, chance)
+                if 0 < enough < found:
+                    break
+            yield token, found
 
     @torch.no_grad()
-    def bounds(self, tokens: Sequence[int]) -> dict[int, float]:
-        """What the probability of each token never exceeds, to rounding: the bound of many by a few products of matrices."""
-        table_VD = (self.table_VD.float() - self.middle_D) * self.gain_D  # in the middle, where squares cancel least
-        square_V = table_VD.square().sum(1)
-        found: dict[int, float] = {}
-        bias_V = self.table_VD.float() @ self.shift_D
-        if self.head.bias_V is not None:
-            bias_V = bias_V + self.head.bias_V.detach().float()
-        length = SLACK * len(self.middle_D) ** 0.5
+    def gaps(self, tokens: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
+        """How far each token's logit can lie above each other one (V,): a state behind the norm is no longer than its gain allows."""
         for start in range(0, len(tokens), HANDFUL):
-            some = torch.tensor(tokens[start : start + HANDFUL], device=table_VD.device)
-            apart_KV = (square_V[some, None] + square_V - 2 * table_VD[some] @ table_VD.t()).clamp_(min=0).sqrt_()
-            gap_KV = abs(self.head.scale) * (length * apart_KV + bias_V[some, None] - bias_V)
-            gap_KV = gap_KV.clamp_(min=0) if self.head.softcap else gap_KV
-            found |= dict(zip(some.tolist(), (-gap_KV).logsumexp(1).neg().exp().tolist(), strict=True))
-        return found
+            some_K = torch.tensor(tokens[start : start + HANDFUL], device=self.table_VD.device)
+            own_KD, shift_K1 = self._seen(self.table_VD[some_K]), self._shift(some_K)[:, None]
+            parts, first = [], 0
+            for block in self.blocks:
+                rows_BD, shift_B = self._seen(block), self._shift(slice(first, first + len(block)))
+                square_KB = own_KD.square().sum(1)[:, None] + rows_BD.square().sum(1) - 2 * own_KD @ rows_BD.t()
+                parts.append(SLACK * len(self.middle_D) ** 0.5 * square_KB.clamp_(min=0).sqrt_() + shift_K1 - shift_B)
+                first += len(block)
+            gap_KV = abs(self.head.scale) * torch.cat(parts, 1)
+            yield from zip(some_K.tolist(), gap_KV.clamp_(min=0) if self.head.softcap else gap_KV, strict=True)
 
-    @torch.no_grad()
-    def _gaps(self, token: int) -> Tensor:
-        """How far the token's logit can lie above each other one (V,): a state behind the norm is no longer than its gain allows."""
-        row_D, length = self.table_VD[token].float(), SLACK * len(self.middle_D) ** 0.5
-        away = (row_D - block.float() for block in self.blocks)
-        gap_V = torch.cat([length * (d_BD * self.gain_D).norm(dim=1) + d_BD @ self.shift_D for d_BD in away])
-        if self.head.bias_V is not None:
-            bias_V = self.head.bias_V.detach().float()
-            gap_V += bias_V[token] - bias_V
-        gap_V *= abs(self.head.scale)
-        return gap_V.clamp(min=0) if self.head.softcap else gap_V
+    def _seen(self, rows_BD: Tensor) -> Tensor:
+        """Rows as a state meets them, from the middle of the table, where squares cancel least."""
+        return (rows_BD.float() - self.middle_D) * self.gain_D
+
+    def _shift(self, rows: Tensor | slice) -> Tensor:
+        """What the logits of rows are raised by, whatever the state."""
+        raised_B = self.table_VD[rows].float() @ self.shift_D
+        return raised_B if self.head.bias_V is None else raised_B + self.head.bias_V.detach()[rows].float()
 
     def _climb(self, token: int, gap_V: Tensor) -> Iterator[float]:
         """The token's probability after each step, among the rows that compete with it."""

@@ -31,7 +31,7 @@ from hone.tuning.whole import is_whole
 
 LOOKED_AT = 64
 """Groups in which the tokens are looked for that an answer needs."""
-FREQUENT = 256
+FREQUENT = 128
 """Of its words, only so many are asked for."""
 SHOWN = 6
 """Tokens that are named."""
@@ -84,7 +84,7 @@ def _unsayable(recipe: Recipe, prepared: Prepared, loaded: Loaded, template: Cha
     first = [sequence for group in islice(prepared.groups, LOOKED_AT) for sequence in group]
     learned = Counter(token for each in first for token, weight in zip(each.tokens, each.weights, strict=True) if weight)
     ends = sorted(learned.keys() & {*template.stop_ids})
-    silent = mute(loaded.model, ends, [token for token, _ in learned.most_common(FREQUENT)])
+    silent = mute(loaded.model, dict.fromkeys([*ends, *(token for token, _ in learned.most_common(FREQUENT))]))
     if not silent:
         return []
     names = [str(loaded.tokenizer.convert_ids_to_tokens(token)) for token in silent]

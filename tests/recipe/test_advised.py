@@ -43,12 +43,12 @@ def test_what_moves_anyway_or_was_decided_is_left_alone(words: tuple[str, ...], 
     assert not warned(run) and not any(name.endswith("rows") for name in run.policy.trainable())
 
 
-def test_a_piece_of_a_word_that_the_base_never_read_moves_too(tmp_path: Path) -> None:
+def test_pieces_of_words_that_the_base_never_read_move_too(tmp_path: Path) -> None:
     data = tmp_path / "polite.jsonl"
     rows = [{"messages": [*row["prompt"], *row["chosen"]]} for row in list(Town().preferences("train"))[:8]]
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     run = prepared(data, "data.held_out=0")
-    known = {text: run.loaded.tokenizer.convert_tokens_to_ids(text) for text in (END, "vice")}
+    known = {text: run.loaded.tokenizer.convert_tokens_to_ids(text) for text in (END, "vice", "se")}
     moving = run.recipe.resolved["tuning"]["tokens"]
     assert [known.get(token, token) for token in moving] == [*known.values()]
     rows = next(module for module in run.policy.model.modules() if isinstance(module, Rows))

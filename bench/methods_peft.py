@@ -1,9 +1,10 @@
 """Every tuning method on the same rows: what it scores, moves, needs and makes the model forget. On the 5 M seedling, in fp32, one thread.
 
 Two tasks: short instructions of the town (answers word for word), and sentences of financial news to be called positive, negative or
-neutral. Each method runs with its defaults. Its learning rate is the adviser's or three times that, whichever has less loss after half of
-the steps on town rows set aside, with a seed that is not reported. Then each of three seeds: other rows, in another order, another start,
-the same for all methods. Also few examples of the town (100, 500, 1000) for UniPELT with and without gates and for its parts.
+neutral. Each method runs with its defaults. Its learning rate is the adviser's or a third of it (three times it where few or small numbers
+move, and for the base's own weights), whichever has less loss after half of the steps on town rows set aside, with a seed that is not
+reported. Then each of three seeds: other rows, in another order, another start, the same for all methods. Also few examples of the town
+(100, 500, 1000) for UniPELT with and without gates and for its parts.
 
 `python -m bench.methods_peft --news FILE --out FOLDER` goes on where it stopped; `--only LoRA UniPELT`, `--seeds 1`, `--show`. Every
 training runs in a process of its own. Finished results are kept in FOLDER/results, a summary in bench/results, the tables in docs/peft.md.
@@ -26,8 +27,6 @@ from bench import common
 from bench.peft_arms import ARMS, BASE, FEW, Job, advised, made_of, place_of, work
 from bench.peft_table import document, summary
 from bench.peft_tasks import TASKS, write_tasks
-
-FACTORS = (1.0, 3.0)
 
 
 class Desk:
@@ -54,8 +53,8 @@ class Desk:
             sys.exit(f"the training of {job} failed")
 
     def rate(self, arm: str) -> float:
-        """The learning rate with the least loss on the town's rows that are set aside."""
-        return rated(arm, min(FACTORS, key=lambda factor: self._loss(arm, factor)))
+        """The one of two learning rates with less loss on the town's rows that are set aside."""
+        return rated(arm, min((1.0, ARMS[arm].other), key=lambda factor: self._loss(arm, factor)))
 
     def _loss(self, arm: str, factor: float) -> float:
         found = float(self.result(arm, "town", 0, rate=rated(arm, factor), part="rates")["aside"])

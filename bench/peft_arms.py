@@ -47,6 +47,8 @@ class Arm:
     settings: Mapping[str, Any] = field(default_factory=dict)
     few: bool = False
     """Whether it is also trained on few examples."""
+    other: float = 1 / 3
+    """Factor on the adviser's learning rate that is tried beside it."""
 
     def tuning(self, out: Path, seed: int) -> Tuning:
         """Fusion mixes the Pfeiffer adapters that the same seed trained on each task."""
@@ -57,9 +59,9 @@ class Arm:
 
 
 ARMS: dict[str, Arm] = {
-    "full": Arm("full"),
-    "freeze (last 2 blocks)": Arm("freeze"),
-    "BitFit": Arm("bitfit"),
+    "full": Arm("full", other=3.0),
+    "freeze (last 2 blocks)": Arm("freeze", other=3.0),
+    "BitFit": Arm("bitfit", other=3.0),
     "LoRA": Arm("lora", few=True),
     "rsLoRA": Arm("lora", {"rslora": True}),
     "LoRA+": Arm("lora", {"b_rate": 16.0}),
@@ -67,11 +69,11 @@ ARMS: dict[str, Arm] = {
     "PiSSA": Arm("lora", {"init": "pissa"}),
     "OLoRA": Arm("lora", {"init": "olora"}),
     "AdaLoRA": Arm("adalora", {"every": 4}),
-    "IA3": Arm("ia3"),
-    "prefix": Arm("prefix", few=True),
+    "IA3": Arm("ia3", other=3.0),
+    "prefix": Arm("prefix", few=True, other=3.0),
     "prefix, reparametrised": Arm("prefix", {"encoder": 256}),
-    "P-tuning v2": Arm("ptuning_v2", {"start": "random"}),
-    "prompt": Arm("prompt"),
+    "P-tuning v2": Arm("ptuning_v2", {"start": "random"}, other=3.0),
+    "prompt": Arm("prompt", other=3.0),
     "P-tuning v1 (MLP)": Arm("ptuning"),
     "P-tuning v1 (LSTM)": Arm("ptuning", {"encoder": "lstm"}),
     "Houlsby": Arm("houlsby"),

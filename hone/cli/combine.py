@@ -38,9 +38,11 @@ def command(
 
 def weighed(word: str) -> tuple[Path, float]:
     """The adapter's folder, of a run or by itself, and its weight: "runs/a=0.5", or "runs/a" for 1."""
+    from hone.tuning.folder import of_run
+
     name, mark, number = word.rpartition("=")
     try:
         folder, weight = (Path(name), float(number)) if mark else (Path(word), 1.0)
     except ValueError:  # the name itself has the mark in it
         folder, weight = Path(word), 1.0
-    return (folder / "adapter" if (folder / "adapter").is_dir() else folder), weight
+    return of_run(folder), weight

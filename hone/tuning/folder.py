@@ -69,6 +69,12 @@ def _order_header(file: Path) -> None:
         stream.write(text)
 
 
+def of_run(folder: Path) -> Path:
+    """The adapter of a run's folder; any other folder is taken for one."""
+    inside = folder / "adapter"
+    return inside if inside.is_dir() else folder
+
+
 def read(folder: Path, *, base: Mapping[str, str] | None = None) -> Stored:
     """Read an adapter's folder of any type.
 

@@ -83,7 +83,7 @@ class Fusion(Tuning):
     )  # fmt: skip
 
     adapters: tuple[str, ...] = ()
-    """Folders of Pfeiffer adapters of this base, each trained on a task."""
+    """Runs or folders with Pfeiffer adapters of this base, each trained on a task."""
     regularise: Annotated[float, Ge(0)] = 0.01
     """How strongly V is held at the identity."""
     keep: Annotated[int, Ge(1)] | None = None
@@ -91,13 +91,13 @@ class Fusion(Tuning):
 
     def attach(self, model: nn.Module, *, seed: int) -> None:
         if not self.adapters:
-            fix = "name the folders of Pfeiffer adapters of this base: tuning.adapters=[runs/a/adapter, runs/b/adapter]"
+            fix = "name runs that trained Pfeiffer adapters of this base: tuning.adapters=[runs/a,runs/b]"
             raise HoneError("M063", "fusion needs adapters that were trained before", where="tuning.adapters", fix=fix)
         if self.keep is not None and self.keep >= len(self.adapters):
             what = f"there are {len(self.adapters)} adapters, so keeping {self.keep} leaves none out"
             raise HoneError("M063", what, where="tuning.keep", fix="set a smaller tuning.keep, or leave it out")
         model.requires_grad_(False)
-        stored = [adapter_of(Path(folder)) for folder in self.adapters]
+        stored = [adapter_of(adapter_folder.of_run(Path(folder))) for folder in self.adapters]
         like, generator = next(model.parameters()), torch.Generator().manual_seed(seed)
         places = [block.feed_forward for block in blocks(model)]
 
@@ -146,7 +146,7 @@ class Fusion(Tuning):
             target = folder / PLACE / str(i)
             target.mkdir(parents=True, exist_ok=True)
             for name in (adapter_folder.CONFIG, adapter_folder.WEIGHTS):
-                shutil.copyfile(Path(source) / name, target / name)
+                shutil.copyfile(adapter_folder.of_run(Path(source)) / name, target / name)
 
     @classmethod
     def located(cls, folder: Path, options: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -158,9 +158,10 @@ def hashes(model: nn.Module, *, moving: bool) -> dict[str, str]:
 
 def test_fusion_of_one_adapter_starts_as_that_adapter(tmp_path: Path) -> None:
     alone = nets.policy(nets.llama, Pfeiffer(size=3), moved=False)
-    folders = saved_adapters(tmp_path, 1)
-    alone.tuning.load(alone.model, tmp_path / "0", base=BASE)
-    both = nets.policy(nets.llama, Fusion(adapters=folders), moved=False)
+    saved_adapters(tmp_path, 1)
+    run = (tmp_path / "0").rename(tmp_path / "adapter").parent
+    alone.tuning.load(alone.model, run / "adapter", base=BASE)
+    both = nets.policy(nets.llama, Fusion(adapters=(str(run),)), moved=False)
     assert (said(both) - said(alone)).abs().max() <= 1e-6
     assert all(torch.equal(layer.value, torch.eye(32)) for layer in fused(both.model).values())
 

@@ -74,7 +74,8 @@ def table(found: Row) -> str:
     lines.append(_line(("the seedling as it is", "0", *scores, "", "", "")))
     for row in found["methods"]:
         tasks = [row["tasks"].get(task) for task in TASKS]
-        cells = [cell for each in tasks for cell in ((_mean(each["score"]), _apart(each["against"])) if each else ("", ""))]
+        apart = ["" if each is None or row["arm"] == AGAINST else _apart(each["against"]) for each in tasks]
+        cells = [cell for each, other in zip(tasks, apart, strict=True) for cell in (_mean(each["score"]) if each else "", other)]
         forgotten = ", ".join(f"{each['forgotten']['mean']:+.2f}" if each else "–" for each in tasks)
         share = f"{100 * row['trainable']:.2f} %"
         lines.append(_line((row["arm"], share, *cells, forgotten, f"{row['memory'] / 2**20:.0f}", f"{row['tokens_per_cpu_second']:,.0f}")))

@@ -84,7 +84,7 @@ PLAIN = st.recursive(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(PLAIN, st.lists(st.sampled_from(["list", "a", "text_config", "quantization_config"]), max_size=6), st.sampled_from(CODE_KEYS))
 def test_no_depth_hides_a_key(plain: Any, path: list[str], key: str) -> None:
     assert code_of({"a": plain}) == ""

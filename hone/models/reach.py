@@ -125,6 +125,6 @@ class Search:
         for _ in range(STEPS):
             with torch.enable_grad():
                 logp = some.logits(self.norm(x_D.to(self.weight.dtype)[None]).float()).log_softmax(-1)[0, -1]
-                (x_D.grad,) = torch.autograd.grad(-logp, x_D)
             yield float(logp.detach().exp())
+            (x_D.grad,) = torch.autograd.grad(-logp, x_D)
             optimiser.step()

@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from importlib import metadata
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -198,9 +199,9 @@ def gguf(model: Path, file: Path) -> str:
     config, weights = AutoConfig.from_pretrained(model).to_dict(), StoredWeights(model)
     family = family_of(config)
     planned = plan(weights, family, config, "F16", config["num_hidden_layers"])
-    metadata = {"general.file_type": TYPES["F16"].file_type, "tokenizer.ggml.model": "none"}
-    metadata |= {f"{family.arch}.{key}": value for key, value in family.metadata(config).items()}
-    write(file, Content(family, config, metadata, planned, weights), tell=lambda line: None)
+    keys = {"general.file_type": TYPES["F16"].file_type, "tokenizer.ggml.model": "none"}
+    keys |= {f"{family.arch}.{key}": value for key, value in family.metadata(config).items()}
+    write(file, Content(family, config, keys, planned, weights), tell=lambda line: None)
     return str(file)
 
 
@@ -226,6 +227,8 @@ def compete(folder: Path, options: argparse.Namespace) -> Run:
     """All rounds over all models and shapes."""
     places = models(folder, options.models)
     peer = importlib.util.find_spec("llama_cpp") is not None
+    version = metadata.version("llama_cpp_python") if peer else "not installed"
+    print(f"  llama.cpp (llama-cpp-python): {version}{'' if peer else ', so it does not take part'}", flush=True)
     files = {name: gguf(Path(place), folder / f"{name}.gguf") if peer else "" for name, place in places.items()}
     jobs = [
         (turn, name, Job(contender, place, shape, options.threads, options.quick or contender == "generate_batch", files[name]))
@@ -233,7 +236,8 @@ def compete(folder: Path, options: argparse.Namespace) -> Run:
         for contender in (*CONTENDERS, *([LLAMA_CPP] if peer else []), *(["generate_batch"] if options.batch and not turn else []))
     ]
     runs = [_run(folder / f"{turn}-{name}-{job.shape}-{job.contender.replace(' ', '-')}.job", name, job) for turn, name, job in jobs]
-    return {"machine": common.machine(), "threads": options.threads, "summary": summary(runs), "runs": [_short(run) for run in runs]}
+    about = {"machine": common.machine(), "threads": options.threads, "llama_cpp_python": version}
+    return about | {"summary": summary(runs), "runs": [_short(run) for run in runs]}
 
 
 def _run(file: Path, name: str, job: Job) -> Run:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,8 +19,8 @@ from hone.report.terminal import tame
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-    from hone.cli.talk import Show, Speaker, Transcript, Turn
-    from hone.recipe.build import Opened
+    from hone.cli.talk import Speaker, Transcript, Turn
+    from hone.cli.writers import Writer
 
 COMMANDS = "/reset starts anew, /save [FILE] writes the transcript, /up and /down judge the last answer, /quit ends"
 FULL = "this conversation fills the model's context: /reset starts anew"
@@ -30,10 +30,10 @@ AGAIN = 0.8
 
 
 def command(
-    model: Annotated[str, typer.Argument(help="Run folder, adapter, model folder or hub id.")],
+    model: Annotated[str, typer.Argument(help="Run folder, adapter, model folder, GGUF file or hub id.")],
     compare: Annotated[bool, typer.Option("--compare", help="Ask the base as well, and show both answers.")] = False,
-    against: Annotated[str | None, typer.Option(help="Ask this run or model as well, and show both answers.")] = None,
-    system: Annotated[str | None, typer.Option(help="System prompt. None takes that of the run's data.")] = None,
+    against: Annotated[str | None, typer.Option(help="Ask this run, model or GGUF file as well, and show both answers.")] = None,
+    system: Annotated[str | None, typer.Option(help="System prompt. Without it, that of the run's data.")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer in tokens.")] = 512,
     temperature: Annotated[
         float, typer.Option(min=0, help="0 takes the likeliest token each time, 1 draws from the model's distribution.")
@@ -41,28 +41,20 @@ def command(
     seed: Annotated[int, typer.Option(help="For a temperature above 0: the same seed gives the same answers.")] = 0,
 ) -> None:
     """Talk with a model. Each line is a question; in a pipe only the answers are printed."""
-    from hone.cli.asking import name_of
     from hone.cli.talk import Speaker, Transcript
-    from hone.recipe.opening import open_model
+    from hone.cli.writers import base_writer, writer_of
 
-    opened = open_model(model)
-    wanted = system if system is not None else opened.resolved.get("data", {}).get("system")
     sampling = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
-    speakers = [Speaker(TUNED if compare else "model", opened, wanted)]
-    if compare:
-        speakers.insert(0, _base(opened, wanted))
-    if against is not None:
-        speakers = [*speakers, Speaker(Path(against).name, open_model(against), wanted)]
-        speakers[-2].name = TUNED if compare else Path(model).name
-    Chat(speakers, opened, sampling, Transcript({"run": name_of(opened), "sampling": sampling})).run()
-
-
-def _base(opened: Opened, system: str | None) -> Speaker:
-    from hone.cli.asking import base_of
-    from hone.cli.talk import Speaker
-
-    with base_of(opened) as base:
-        return Speaker(BASE, base, system)
+    with ExitStack() as stack:
+        writer = writer_of(model, stack)
+        wanted = system if system is not None else writer.system
+        speakers = [Speaker(TUNED if compare else "model", writer, wanted)]
+        if compare:
+            speakers.insert(0, Speaker(BASE, base_writer(writer), wanted))
+        if against is not None:
+            speakers = [*speakers, Speaker(Path(against).name, writer_of(against, stack), wanted)]
+            speakers[-2].name = TUNED if compare else Path(model).name
+        Chat(speakers, writer, sampling, Transcript({"run": writer.name, "sampling": sampling})).run()
 
 
 @dataclass
@@ -70,7 +62,7 @@ class Chat:
     """The loop between a person, or a pipe, and one or two models."""
 
     speakers: list[Speaker]
-    opened: Opened
+    writer: Writer
     sampling: dict[str, Any]
     transcript: Transcript
     out: Console = field(default_factory=console)
@@ -81,17 +73,15 @@ class Chat:
 
         self.person = sys.stdin.isatty() and self.out.is_terminal
         self.notes = self.out if self.person else console(stderr=True)
-        if self.opened.folder is not None:
-            self.file = transcript_path(self.opened.folder)
-        self.thumbs = Thumbs((self.opened.folder or Path()) / "preferences.jsonl")
+        if self.writer.folder is not None:
+            self.file = transcript_path(self.writer.folder)
+        self.thumbs = Thumbs((self.writer.folder or Path()) / "preferences.jsonl")
         self._tries = 0
 
     def run(self) -> None:
         """Answer line after line until the input ends."""
-        from hone.cli.asking import name_of
-
         if self.person:
-            self.note(f"{name_of(self.opened)}\ntemplate {self.opened.template.name}: {self.opened.template.reason}\n{COMMANDS}")
+            self.note(f"{self.writer.name}\ntemplate {self.writer.template}\n{COMMANDS}")
         for line in self._lines():
             if line == "/quit":
                 break
@@ -198,7 +188,7 @@ class Chat:
             for speaker in self.speakers:
                 if len(self.speakers) > 1:
                     self.out.out(f"{speaker.name}> ", end="")
-                turn = self._answer(speaker, question, self._show, sampling)
+                turn = speaker.answer(question, self._show, **sampling)
                 self.out.out("")
                 self._remark(turn)
         if self.file is not None:
@@ -216,7 +206,7 @@ class Chat:
                     texts[i] += tame(piece)
                     live.update(self._columns(texts, notes))
 
-                turn = self._answer(speaker, question, show, sampling)
+                turn = speaker.answer(question, show, **sampling)
                 notes[i] = turn.note if turn is not None else FULL
                 live.update(self._columns(texts, notes))
 
@@ -227,17 +217,6 @@ class Chat:
         table = Table(*(Column(one.name, ratio=1) for one in self.speakers), box=None, expand=True, padding=(0, 2, 0, 0))
         table.add_row(*(Text.assemble(text, "\n", (note, "dim")) for text, note in zip(texts, notes, strict=True)))
         return table
-
-    def _answer(self, speaker: Speaker, question: str, show: Show, sampling: dict[str, Any]) -> Turn | None:
-        """Ask one model; the adapter steps aside for the base."""
-        with self._aside(speaker):
-            return speaker.answer(question, show, **sampling)
-
-    def _aside(self, speaker: Speaker) -> AbstractContextManager[None]:
-        """The adapter steps aside while the base speaks, if both live in one model."""
-        if speaker.name == BASE and speaker.opened is self.opened:
-            return self.opened.policy.tuning.disabled(self.opened.policy.model)
-        return nullcontext()
 
     def _remark(self, turn: Turn | None) -> None:
         if turn is None:

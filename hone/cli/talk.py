@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hone.cli.asking import sampler_of
 from hone.core.files import write_atomically
 from hone.core.types import Message
 
 if TYPE_CHECKING:
-    from hone.recipe.build import Opened
+    from hone.cli.writers import Show, Writer
     from hone.rollout.answer import Answer
-
-Show = Callable[[str], None]
-"""Gets the answer piece by piece."""
 
 
 @dataclass(slots=True)
@@ -44,13 +40,12 @@ class Speaker:
     """One of the models of a talk, with its own history: in a comparison each goes on from what it said itself."""
 
     name: str
-    opened: Opened
+    writer: Writer
     system: str | None = None
     history: list[Message] = field(default_factory=list)
     stops: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.sampler = sampler_of(self.opened, talk=True)
         self.reset()
 
     def reset(self) -> None:
@@ -80,20 +75,12 @@ class Speaker:
 
     def answer(self, question: str, show: Show, **sampling: Any) -> Turn | None:
         """Answer, showing the text as it comes; None, and nothing remembered, where the context has no room left."""
-        asked = [*self.history, Message("user", question)]
-        template, context = self.opened.template, self.sampler.context
-        prompt = template.prompt_ids(asked)
+        asked, context = [*self.history, Message("user", question)], self.writer.context
+        prompt = self.writer.prompt(asked)
         if context is not None and len(prompt) >= context:
             return None
-        from hone.rollout.answer import Detokenizer
-
-        stream, stops, started = Detokenizer(self.opened.tokenizer), frozenset(template.stop_ids), time.perf_counter()
-
-        def on_token(_: int, token: int) -> None:
-            show("" if token in stops else stream.add(token))
-
-        (answer,) = self.sampler.generate([prompt], stop_ids=stops, on_token=on_token, **sampling)
-        show(stream.rest())
+        started = time.perf_counter()
+        answer = self.writer.write(prompt, show, **sampling)
         self.history = [*asked, Message("assistant", answer.text)]
         self.stops.append(answer.stop_reason)
         return Turn(answer, time.perf_counter() - started, context is not None and len(prompt) + len(answer.tokens) >= context)

@@ -42,11 +42,11 @@ class Adapter(FolderTarget):
             target="adapter",
             path=order.folder,
             what=f"An adapter for `{base}`.",
-            commands=(f"hone chat {word}", served) if _is_lora(stage) else (f"hone chat {word}",),
+            commands=(f"hone chat {word}", served) if is_low_rank(stage) else (f"hone chat {word}",),
             notes=(note,) if source.scheme is not None else (),
         )
 
 
-def _is_lora(folder: Path) -> bool:
-    """What vLLM can serve."""
+def is_low_rank(folder: Path) -> bool:
+    """Whether an adapter is of the kind that vLLM can serve."""
     return bool(json.loads((folder / FILES[0]).read_text("utf-8")).get("peft_type") == "LORA")

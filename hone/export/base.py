@@ -49,8 +49,8 @@ class Source:
     """What the base's makers advise: temperature, top_p, top_k, repetition_penalty."""
     importance: Callable[[Callable[[str], None]], Mapping[str, Tensor]] = lambda tell: {}
     """By the weight's name, how much each input feature matters in the training data; empty where that is not known."""
-    card: str = ""
-    """The model card of the run, front matter included."""
+    card: Callable[[str, bool], str] = lambda place, loads: ""
+    """The model card of the run, front matter included, for a place on the hub that transformers can load, or cannot."""
 
     @property
     def context(self) -> int:

@@ -13,10 +13,11 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from hone.core.errors import HoneError
 from hone.core.files import MANIFEST
-from hone.export.adapter import Adapter
+from hone.export.adapter import Adapter, is_low_rank
 from hone.export.base import TARGETS, Artifact, Order, Target, folder_name
 from hone.export.merged import Merged
 from hone.export.papers import README
+from hone.tuning.folder import CONFIG
 
 LARGE = 10 << 20
 """Bytes from which on a file gets a commit of its own."""
@@ -53,7 +54,7 @@ class Hub:
             target="hub",
             path=folders[0],
             what="A repository on the hub.",
-            commands=(f"hone chat {repo}",),
+            commands=tuple(_lines(order, folders[0])),
             notes=(f"pushed to {url}",),
             checked=checked,
         )
@@ -87,10 +88,27 @@ def _token() -> str:
 
 def _card(order: Order, folder: Path) -> bytes:
     """README.md on the hub: the run's model card, with the artifact's own use and measurements under it."""
-    own = (folder / README).read_text("utf-8")
-    card = order.source.card or _plain_front(order)
-    body = own.partition("\n")[2].strip()
-    return f"{card.rstrip()}\n\n## This copy\n\n{_deeper(body)}\n".encode()
+    card = order.source.card(_repo(order), not any(folder.glob("*.gguf"))) or _plain_front(order)
+    return f"{card.rstrip()}\n\n## This copy\n\n{_deeper(_at_home(order, folder))}\n".encode()
+
+
+def _at_home(order: Order, folder: Path) -> str:
+    """The artifact's README, whose lines to copy name the repository instead of a folder that only this machine has."""
+    said, _, used = (folder / README).read_text("utf-8").partition("\n")[2].strip().partition("## Use")
+    verify = f"hf download {_repo(order)} --local-dir copy\nhone verify copy"
+    checked = used.partition("## Check")[2].replace(f"hone verify {folder.name}", verify)
+    return "\n".join([f"{said}## Use", "", "```bash", *_lines(order, folder), "```", "", f"## Check{checked}"])
+
+
+def _lines(order: Order, folder: Path) -> list[str]:
+    """What uses the repository."""
+    repo, name, base = _repo(order), order.source.name, order.source.base.get("name", "")
+    if any(folder.glob("*.gguf")):
+        return [f"llama-cli -hf {repo} --jinja", f"ollama run hf.co/{repo}"]
+    if not (folder / CONFIG).is_file():
+        return [f"hone chat {repo}", f"vllm serve {repo} --served-model-name {name}"]
+    served = f"vllm serve {base} --enable-lora --lora-modules {name}={repo}"
+    return [f"hone chat {repo}", *([served] if is_low_rank(folder) and not Path(base).exists() else [])]
 
 
 def _plain_front(order: Order) -> str:

@@ -19,6 +19,7 @@ MOST_CONTEXT = 8192
 """Ollama reserves memory for the whole context at once, so a long one is not the default."""
 
 NO_SYSTEM = "the chat template of the training takes no system message, so Ollama leaves one out"
+NO_TOOLS = "Ollama's TEMPLATE shows the model no tools; for those serve the file with llama-server --jinja"
 
 
 @TARGETS.add("ollama")
@@ -42,7 +43,8 @@ class Ollama(FolderTarget):
             f"ollama run {name}",
             f"hone verify http://127.0.0.1:11434 --golden {word} --model {name}",
         )
-        notes = made.notes if '"system"' in text else (*made.notes, NO_SYSTEM)
+        tools = any(vector.tools for vector in source.golden.vectors)
+        notes = (*made.notes, *([] if '"system"' in text else [NO_SYSTEM]), *([NO_TOOLS] if tools else []))
         return replace(made, target="ollama", what="A GGUF file with its Modelfile, for Ollama.", commands=lines, notes=notes)
 
 

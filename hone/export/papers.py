@@ -10,6 +10,7 @@ from typing import Any
 
 from hone.core.files import staged_folder, write_atomically
 from hone.export.base import Artifact, Checked, Order, Source
+from hone.export.tensors import changed_config
 
 README = "README.md"
 STALE = ("_name_or_path", "torch_dtype", "transformers_version", "quantization_config")
@@ -30,7 +31,7 @@ def write_config(folder: Path, source: Source, dtype: str | None, *, quantised: 
     """
     stops: list[int] = list(source.template.stop_ids)
     eos: Any = stops[0] if len(stops) == 1 else stops or None
-    config = {key: value for key, value in source.config.items() if key not in STALE}
+    config = {key: value for key, value in source.config.items() if key not in STALE} | changed_config(source.weights())
     config |= ({"dtype": dtype} if dtype else {}) | ({"quantization_config": dict(quantised)} if quantised else {})
     if stops:
         config["eos_token_id"] = eos

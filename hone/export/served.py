@@ -50,12 +50,12 @@ class OpenWebUi(_Served):
         target, inner = _inner(order)
         made = target.fill(stage, inner, hashes)
         lines = (
-            f"hone serve {shlex.quote(order.folder.name)} --port {PORT}",
+            "export HONE_API_KEY=$(openssl rand -hex 24)",
+            f"hone serve {shlex.quote(order.folder.name)} --port {PORT} &",
             f"OPENAI_API_BASE_URL=http://127.0.0.1:{PORT}/v1 OPENAI_API_KEY=$HONE_API_KEY open-webui serve --port 8080",
         )
-        return replace(
-            made, target="openwebui", commands=lines, notes=("two programs, each in its own terminal; the second asks the first",)
-        )
+        notes = ("two programs in one terminal: hone answers, Open WebUI asks it at http://127.0.0.1:8080; `kill %1` ends hone",)
+        return replace(made, target="openwebui", commands=lines, notes=(*made.notes, *notes))
 
 
 def _inner(order: Order) -> tuple[Adapter | Merged, Order]:

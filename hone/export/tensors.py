@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -108,9 +108,13 @@ def streams(adapter: AdapterFile) -> bool:
 
 
 class LoadedWeights:
-    """The weights of a model that is in memory, for methods whose fold needs the whole model."""
+    """The weights of a model that is in memory, for methods whose fold needs the whole model.
 
-    def __init__(self, model: nn.Module, dtypes: Mapping[str, torch.dtype]) -> None:
+    `changed` are keys of config.json that the fold has set: biases that the base did not have, for one.
+    """
+
+    def __init__(self, model: nn.Module, dtypes: Mapping[str, torch.dtype], changed: Mapping[str, Any]) -> None:
+        self.changed = changed
         self._tensors = without_twins(dict(model.state_dict()), model)
         self._dtypes, self.flipped = dtypes, transposed(model)
 
@@ -125,6 +129,11 @@ class LoadedWeights:
 
     def get(self, name: str) -> Tensor:
         return self._tensors[name].detach().cpu()
+
+
+def changed_config(weights: Weights) -> Mapping[str, Any]:
+    """Keys of config.json that these weights need to be other than the base's."""
+    return weights.changed if isinstance(weights, LoadedWeights) else {}
 
 
 def without_twins(tensors: dict[str, T], model: nn.Module) -> dict[str, T]:

@@ -24,6 +24,8 @@ from hone.models.safety import check_weights
 from hone.plan.headers import INDEX, shards
 
 SMALL = (".json", ".txt", ".model", ".jinja", ".tiktoken")
+BESIDE = ("adapter_model.safetensors", "golden.safetensors")
+"""What an adapter is read from, besides."""
 SPARE = 1.02
 """Room to leave: a download is written beside its final name."""
 
@@ -56,6 +58,22 @@ def fetch_small(name: str, *, revision: str | None = None, trust_remote_code: bo
     suffixes = (*SMALL, ".py") if trust_remote_code else SMALL
     wanted = [file for file in listing.sizes if file.endswith(suffixes)]
     return _download(listing, wanted), listing
+
+
+def fetch_adapter(name: str) -> Path | None:
+    """Download an adapter with its tokenizer and certificate; None where a whole model has this name. Raises M009, M016, M017."""
+    listing = _list(name, None)
+    if listing is None:
+        folder = _cached(name, None)
+        return folder if _is_adapter(file.name for file in folder.iterdir()) else None
+    if not _is_adapter(listing.sizes):
+        return None
+    return _download(listing, [file for file in listing.sizes if file.endswith(SMALL) or file in BESIDE])
+
+
+def _is_adapter(files: Iterable[str]) -> bool:
+    names = set(files)
+    return "adapter_config.json" in names and "config.json" not in names
 
 
 def fetch_weights(folder: Path, listing: Listing) -> Path:

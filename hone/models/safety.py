@@ -72,7 +72,7 @@ def check_weights(names: Iterable[str], *, where: str) -> None:
 
 
 def gguf_error(name: str, *, where: str) -> HoneError:
-    fix = "start from the model that it was made from (the card's base_model); `hone export` makes a GGUF of the result"
+    fix = "start from the model that it was made from (the card's base_model); to run the file: hone chat FILE, or llama-server -m FILE"
     return HoneError("M006", f"{name} is a GGUF file: it is made to run a model, not to train it", where=where, fix=fix)
 
 

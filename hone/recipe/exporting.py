@@ -24,7 +24,7 @@ from hone.models.tokens import load_tokenizer
 from hone.plan.packed import Scheme, scheme_of
 from hone.plan.shapes import read_json
 from hone.recipe import certificate, importance
-from hone.recipe.opening import open_model
+from hone.recipe.opening import open_model, place_of
 from hone.recipe.quantised import quantised_as
 from hone.recipe.settings import resolve
 from hone.recipe.written import settings_in
@@ -64,11 +64,12 @@ class Parts:
 
 def find_parts(name: str) -> Parts:
     """A run folder, an adapter's folder, a model's folder or a hub id. Raises F007 for an unfinished run, and the M codes of loading."""
-    folder = Path(name)
+    folder = place_of(name)
     if (folder / "resolved.json").is_file():
         return _of_run(folder)
     if (folder / CONFIG).is_file():
-        return _of_adapter(folder)
+        found = _of_adapter(folder)
+        return found if Path(name).is_dir() else replace(found, name=name.rpartition("/")[2])
     model, base = _fetched(name)
     return Parts(folder.resolve().name if folder.is_dir() else name.rpartition("/")[2], name, model, base, Untouched())
 
@@ -127,8 +128,8 @@ def open_source(name: str) -> Source:
         scheme=parts.scheme or (scheme_of(read_json(parts.model / "config.json")) if parts.adapter is not None else None),
         system=resolved.get("data", {}).get("system"),
         sampling={key: advised[key] for key in ADVISED if advised.get(key) is not None},
-        importance=lambda tell: importance.of_run(parts.run, resolved, tell=tell),
-        card=card.render(read_run(parts.run)) if parts.run else "",
+        importance=cache(partial(importance.of_run, parts.run, resolved)),
+        card=lambda place, loads: card.render(read_run(parts.run), place=place, loads=loads) if parts.run else "",
     )  # fmt: skip
 
 
@@ -148,9 +149,12 @@ def weights_of(parts: Parts) -> Weights:
     adapter = peft_io.load_adapter(parts.adapter, base=parts.base) if isinstance(parts.tuning, Lora) else None
     if adapter is not None and streams(adapter):
         return AdaptedWeights(stored, adapter)
-    opened = open_model(parts.given, hardware=EXACT)
-    opened.policy.tuning.merge(opened.policy.model)
-    return LoadedWeights(opened.policy.model, {name: stored.dtype(name) for name in stored.names()})
+    policy = open_model(parts.given, hardware=EXACT).policy
+    config: Any = policy.model.config
+    before = config.to_dict()
+    policy.tuning.merge(policy.model)
+    changed = {key: value for key, value in config.to_dict().items() if value != before.get(key)}
+    return LoadedWeights(policy.model, {name: stored.dtype(name) for name in stored.names()}, changed)
 
 
 def _quietly(line: str) -> None:

@@ -33,7 +33,7 @@ LEAST = 1e-4
 """Share of a matrix' mean that every column is worth: a quantiser must not give one up."""
 
 
-def of_run(run: Path | None, resolved: dict[str, Any], *, tell: Callable[[str], None]) -> dict[str, Tensor]:
+def of_run(run: Path | None, resolved: dict[str, Any], tell: Callable[[str], None]) -> dict[str, Tensor]:
     """Importance (I,) by the weight's name, from a run's own data; empty where there is no run, or its data is out of reach."""
     if run is None or resolved.get("rollout"):
         return {}

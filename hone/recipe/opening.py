@@ -9,8 +9,11 @@ from typing import Any
 
 from hone.core.errors import HoneError
 from hone.data.chat import ChatTemplate
+from hone.models.hub import fetch_adapter
 from hone.models.load import Loaded
+from hone.models.locate import local_folder
 from hone.models.policy import Policy
+from hone.models.safety import check_folder
 from hone.models.settings import HardwareSettings, ModelSettings
 from hone.models.share import part, sharing
 from hone.models.tokens import load_tokenizer
@@ -59,12 +62,26 @@ def open_model(name: str | Path, *, hardware: HardwareSettings | None = None, lo
     With one `Bases` as `load`, several that have a base in common hold it in memory once. Raises F007 for a run that has not
     finished anything yet, F062 for one whose settings are damaged, and the M codes of `hone.models.load`.
     """
-    folder = Path(name)
+    folder = place_of(name)
     if (folder / "resolved.json").is_file():
         return _open_run(folder, hardware, load)
     if (folder / CONFIG).is_file():
         return _open_adapter(folder, hardware or HardwareSettings(), load)
     return _open_base(ModelSettings(name=str(name)), hardware or HardwareSettings(), load)
+
+
+def place_of(name: str | Path) -> Path:
+    """The folder that a name means, the copy of an adapter on the hub included; the hub id of a whole model stays what it is.
+
+    Raises M007 and M009 to M017 as `hone.models.load` does.
+    """
+    if Path(name).exists() or local_folder(str(name)) is not None:
+        return Path(name)
+    folder = fetch_adapter(str(name))
+    if folder is None:
+        return Path(name)
+    check_folder(folder, trust_remote_code=False)
+    return folder
 
 
 def _open_run(folder: Path, hardware: HardwareSettings | None, load: Load) -> Opened:

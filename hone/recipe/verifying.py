@@ -16,6 +16,7 @@ from hone.core.errors import HoneError
 from hone.export.base import Checked
 from hone.export.gguf import llama_cpp
 from hone.export.gguf.header import read_header
+from hone.export.gguf.session import Session
 from hone.export.gguf.subject import gguf_subject, run_by_llama_cpp
 from hone.export.packed import base_weights
 from hone.export.proof.diagnose import Cause, Finding, Verdict, verify
@@ -61,7 +62,7 @@ def verify_copy(path: str | Path, golden: Golden) -> Verdict:
         subject = subject_of(Path(path), golden)
         if file is None or not llama_cpp.installed():
             return verify(golden, subject)
-        with llama_cpp.Session(file, context=longest(golden)) as session:
+        with Session(file, context=longest(golden), exact=True) as session:
             return verify(golden, run_by_llama_cpp(subject, file, session))
     except HoneError as error:
         if error.code not in MEANS:

@@ -38,12 +38,13 @@ def write_card(folder: Path | str, *, verbs: Collection[str] = VERBS) -> Path:
     return card
 
 
-def render(run: RunFolder, *, verbs: Collection[str] = VERBS) -> str:
-    """The card as text."""
+def render(run: RunFolder, *, verbs: Collection[str] = VERBS, place: str = "", loads: bool = True) -> str:
+    """The card as text: of the run's folder, or of a `place` on the hub, where transformers `loads` it unless it is a GGUF file."""
     facts, scores, fates = Facts(run), read_scores(run.evaluation), read_fates(run.ledger)
     asked = [answer for group in answers(run).values() for answer in group]
+    front = front_matter(facts, scores) | ({} if loads else {"library_name": "gguf"})
     return _template().render(
-        front=yaml.safe_dump(front_matter(facts, scores), sort_keys=False, allow_unicode=True).strip(),
+        front=yaml.safe_dump(front, sort_keys=False, allow_unicode=True).strip(),
         facts=facts,
         base_name=public(facts.base),
         verdict=judge(run, scores),
@@ -57,6 +58,8 @@ def render(run: RunFolder, *, verbs: Collection[str] = VERBS) -> str:
         proofs=read_proofs(run),
         settings=settings(run),
         chat="chat" in verbs,
+        place=place,
+        loads=loads,
     )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import os
 import secrets
+import socket
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -42,10 +44,26 @@ def _serve(models: list[str], host: str, port: int, *, hosts: list[str], limits_
     limits = Limits(rows=limits_of[0], max_tokens=limits_of[1], cache_bytes=limits_of[2])
     given = os.environ.get("HONE_API_KEY")
     token = given or secrets.token_urlsafe(32)
-    voices = open_voices(models, limits)
-    typer.echo(f"models   {', '.join(voices)}")
-    typer.echo(f"address  http://{f'[{host}]' if ':' in host else host}:{port}/v1")
-    typer.echo(f"key      {'from HONE_API_KEY' if given else token}")
-    app = build(voices, token=token, hosts=[*hosts, host], limits=limits)
-    quiet = {"log_level": "warning", "access_log": False, "server_header": False}
-    uvicorn.run(app, host=host, port=port, timeout_graceful_shutdown=10, **quiet)  # type: ignore[arg-type]
+    with bound(host, port) as place:
+        voices = open_voices(models, limits)
+        typer.echo(f"models   {', '.join(voices)}")
+        typer.echo(f"address  http://{f'[{host}]' if ':' in host else host}:{port}/v1")
+        typer.echo(f"key      {'from HONE_API_KEY' if given else token}")
+        app = build(voices, token=token, hosts=[*hosts, host], limits=limits)
+        quiet = {"log_level": "warning", "access_log": False, "server_header": False}
+        with suppress(KeyboardInterrupt):
+            uvicorn.Server(uvicorn.Config(app, timeout_graceful_shutdown=10, **quiet)).run(sockets=[place])  # type: ignore[arg-type]
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """The address, taken before any model is loaded; nobody is answered yet. Raises S044 where it cannot be had."""
+    place = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        place.bind((host, port))
+    except OSError as error:
+        place.close()
+        another = port + 1 if 1024 <= port < 65535 else 8000
+        fix = f"choose another port (--port {another}), or end the program that has this one"
+        raise HoneError("S044", f"{host}:{port} cannot be listened on: {error.strerror or error}", where="--port", fix=fix) from None
+    return place

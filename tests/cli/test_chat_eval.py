@@ -226,14 +226,15 @@ def test_two_models_can_be_asked_side_by_side(
 
 def test_the_second_turn_reads_only_what_is_new(base: Path) -> None:
     from hone.cli.talk import Speaker
+    from hone.cli.writers import Own
     from hone.recipe.opening import open_model
 
-    speaker, question = Speaker("model", open_model(base)), "When does the ship to the island leave, said the baker of the town?"
+    speaker, question = Speaker("model", Own(open_model(base))), "When does the ship to the island leave, said the baker of the town?"
     first = speaker.answer(question, lambda piece: None, max_new_tokens=20)
     second = speaker.answer("And then?", lambda piece: None, max_new_tokens=4)
     assert first is not None and second is not None
     assert first.answer.recalled == 0
-    assert second.answer.recalled >= len(speaker.opened.template.prompt_ids([Message("user", question)]))
+    assert second.answer.recalled >= len(speaker.writer.prompt([Message("user", question)]))
 
 
 def on_terminal(command: list[str], typed: bytes, *, after: bytes) -> str:

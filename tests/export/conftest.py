@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from hone.demo import SEEDLING
 from tests.export.kit import make_base, tune
 
 if TYPE_CHECKING:
@@ -21,21 +22,30 @@ def words(tiny_tokenizer: PreTrainedTokenizerFast) -> Any:
 
 
 @pytest.fixture(scope="session")
-def base_of(tmp_path_factory: pytest.TempPathFactory, words: Any) -> Callable[[str], Path]:
-    """`base_of(family)`: the folder of a random base."""
+def base_of(tmp_path_factory: pytest.TempPathFactory, words: Any, request: pytest.FixtureRequest) -> Callable[[str], Path]:
+    """`base_of(family)`: the folder of a random base; or the seedling, or a small SentencePiece model ("stories260k")."""
     root = tmp_path_factory.mktemp("bases")
-    return cache(lambda family: make_base(root / family, family, words))
+
+    @cache
+    def make(family: str) -> Path:
+        if family == "seedling":
+            return SEEDLING
+        return (
+            request.getfixturevalue("shared") / "weights" / family if family == "stories260k" else make_base(root / family, family, words)
+        )
+
+    return make
 
 
 @pytest.fixture(scope="session")
 def tuned_of(tmp_path_factory: pytest.TempPathFactory, base_of: Callable[[str], Path]) -> Callable[..., Path]:
-    """`tuned_of(family, method)`: a folder with what a run leaves: adapter/ or model/, and the certificate."""
+    """`tuned_of(family, method, **settings)`: a folder with what a run leaves: adapter/ or model/, and the certificate."""
     root = tmp_path_factory.mktemp("tuned")
 
     @cache
-    def make(family: str, method: str = "lora") -> Path:
-        folder = root / f"{family}-{method}"
-        tune(base_of(family), folder, method)
+    def make(family: str, method: str = "lora", **settings: Any) -> Path:
+        folder = root / "-".join([family, method, *("_".join(value) for value in settings.values())])
+        tune(base_of(family), folder, method, **settings)
         return folder
 
     return make

@@ -19,6 +19,7 @@ from hone.export.gguf import llama_cpp
 from hone.export.gguf.families import FAMILIES, _swap, _unswap, family_of
 from hone.export.gguf.header import BLOCKS, read_header
 from hone.export.gguf.read import read_tensor
+from hone.export.gguf.session import Session
 from hone.export.gguf.subject import gguf_subject
 from hone.export.gguf.vocabulary import TRIALS, vocabulary_metadata
 from hone.export.gguf.words import KINDS, encoder
@@ -27,7 +28,7 @@ from hone.export.proof.golden import Golden
 from hone.export.tensors import Weights
 from hone.models.tokens import load_tokenizer
 from hone.recipe.exporting import Wanted, export, open_source
-from hone.recipe.verifying import verify_copy
+from hone.recipe.verifying import longest, verify_copy
 from tests.export.kit import tune
 
 Tuned = Callable[..., Path]
@@ -154,19 +155,33 @@ def test_a_tokenizer_that_llama_cpp_does_not_have(shared: Path) -> None:
     assert caught.value.code == "M082"
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_is_told_from_the_others(kind: str, shared: Path) -> None:
-    """GPT-2's tokens cut the way of one kind: that kind, or one that cuts these tokens alike, is found again."""
-    from tokenizers import Regex, pre_tokenizers
+@pytest.fixture(scope="module")
+def merges(shared: Path) -> Callable[[str], Any]:
+    """GPT-2's bytes and its first 4,000 merges, cut the way of a kind."""
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
 
-    tokenizer = load_tokenizer(shared / "data" / "tokenizers" / "gpt2")
-    cuts = [pre_tokenizers.Split(Regex(cut), "isolated") for cut in KINDS[kind].cuts]
-    backend = tokenizer.backend_tokenizer
-    backend.pre_tokenizer = pre_tokenizers.Sequence([*cuts, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
-    backend.model.ignore_merges = KINDS[kind].whole_words
+    listed = (shared / "data" / "tokenizers" / "gpt2" / "merges.txt").read_text("utf-8").splitlines()[1:4001]
+    pairs = [tuple(merge.split(" ")) for merge in listed]
+    tokens = [*sorted(pre_tokenizers.ByteLevel.alphabet()), *dict.fromkeys("".join(pair) for pair in pairs)]
+
+    def cut(kind: str) -> Any:
+        vocabulary = {token: i for i, token in enumerate(tokens)}
+        raw = Tokenizer(models.BPE(vocab=vocabulary, merges=pairs, ignore_merges=KINDS[kind].whole_words))
+        cuts = [pre_tokenizers.Split(Regex(each), "isolated") for each in KINDS[kind].cuts]
+        raw.pre_tokenizer = pre_tokenizers.Sequence([*cuts, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+        return PreTrainedTokenizerFast(tokenizer_object=raw)
+
+    return cut
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_is_told_from_the_others(kind: str, merges: Callable[[str], Any]) -> None:
+    """That kind, or one that cuts these tokens alike, is found again."""
+    tokenizer = merges(kind)
     metadata = vocabulary_metadata(tokenizer, len(tokenizer), [], [])
     for text in TRIALS:
-        assert encoder(metadata)(text) == backend.encode(text, add_special_tokens=False).ids
+        assert encoder(metadata)(text) == tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids
 
 
 def test_k_types_need_llama_cpp_and_rows_of_256(tuned_of: Tuned, tmp_path: Path) -> None:
@@ -183,11 +198,12 @@ def test_llama_cpp_says_the_same(family: str, file_of: Callable[[str], Path]) ->
     """It encodes every probe as training did, and gives the same greedy answers."""
     file = file_of(family)
     golden = Golden.load(file.parent)
-    prompts = [(vector.text, vector.prompt, len(vector.answer)) for vector in golden.vectors]
-    found = llama_cpp.answers(file, prompts, golden.about["stop_ids"])
-    for vector, (seen, answer) in zip(golden.vectors, found, strict=True):
-        assert seen == vector.written, vector.name
-        assert answer == vector.answer, vector.name
+    with Session(file, context=longest(golden), exact=True) as session:
+        for vector in golden.vectors:
+            assert session.tokens(vector.text) == vector.written, vector.name
+            steps = [step for _, step in zip(vector.answer, session.write(vector.prompt), strict=False)]
+            assert [step.token for step in steps] == vector.answer, vector.name
+            assert steps[-1].ends == vector.stopped, vector.name
 
 
 @with_llama_cpp

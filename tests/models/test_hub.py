@@ -18,11 +18,13 @@ from tests.models.tiny_models import edit_json, make_model, split
 FETCH = """
 import json, sys
 from hone.core.errors import HoneError
-from hone.models.hub import fetch_small, fetch_weights
+from hone.models.hub import fetch_adapter, fetch_small, fetch_weights
 for line in sys.stdin:
     order = json.loads(line)
     try:
-        folder, listing = fetch_small(order["name"], revision=order["revision"])
+        folder, listing = fetch_adapter(order["name"]) if "adapter" in order["name"] else None, None
+        if folder is None:
+            folder, listing = fetch_small(order["name"], revision=order["revision"])
         if listing is not None:
             fetch_weights(folder, listing)
         answer = {"files": sorted(file.name for file in folder.iterdir()), "folder": str(folder), "listed": listing is not None}
@@ -66,6 +68,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     edit_json(root / "own" / "code" / "config.json", auto_map={"AutoModelForCausalLM": "modeling_own.Own"}, architectures=["Own"])
     (root / "own" / "code" / "modeling_own.py").write_text(MODELING)
     (root / "own" / "pickle" / "model.safetensors").rename(root / "own" / "pickle" / "pytorch_model.bin")
+    (root / "own" / "adapter").mkdir()
+    for name in ("adapter_config.json", "adapter_model.safetensors", "tokenizer.json", "golden.safetensors", "README.md", "run.py"):
+        (root / "own" / "adapter" / name).write_text("{}")
     (root / "own" / "gguf" / "model.safetensors").rename(root / "own" / "gguf" / "model.Q4_K_M.gguf")
     return root
 
@@ -97,7 +102,8 @@ def fetch(names: list[str], cache: Path, url: str, **more: str) -> list[dict[str
 
 
 def test_a_download_takes_what_is_needed_and_no_more(server: Hub, tmp_path: Path) -> None:
-    tiny, shards, pinned = fetch(["own/tiny", "own/shards", f"own/tiny@{COMMIT}"], tmp_path, server.url)
+    tiny, shards, pinned, adapter = fetch(["own/tiny", "own/shards", f"own/tiny@{COMMIT}", "own/adapter"], tmp_path, server.url)
+    assert adapter["files"] == ["adapter_config.json", "adapter_model.safetensors", "golden.safetensors", "tokenizer.json"]
     assert tiny["files"] == ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
     assert pinned == tiny
     assert len([name for name in shards["files"] if name.endswith(".safetensors")]) > 1

@@ -22,8 +22,11 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 
+from hone.cli.main import main
 from hone.core.types import Message
+from hone.recipe.certificate import of_opened
 from hone.recipe.opening import open_model
+from hone.recipe.verifying import verify_server
 from hone.rollout.sample import Sampler
 from hone.tuning.lora import Lora, lora_layers
 
@@ -321,6 +324,22 @@ def test_strangers_are_turned_away(server: Server) -> None:
     assert server.raw("GET", "/v1/models", Host=f"localhost:{server.port}", Origin=f"http://localhost:{server.port}")[0] == 200
     assert server.raw("GET", "/v1/nothing")[1]["error"]["code"] == "unknown_url"
     assert server.raw("DELETE", "/v1/models")[0] == 405
+
+
+def test_its_answers_are_the_certificates(server: Server, models: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """`hone verify URL`, with the key from the environment; and another model's answers are told apart."""
+    monkeypatch.setenv("HONE_API_KEY", KEY)
+    golden = of_opened(open_model(models["base"]), base={"name": "base"})
+    verdicts = [verify_server(f"http://127.0.0.1:{server.port}", golden, model=name) for name in ("base", "tuned")]
+    assert verdicts[0].passed, verdicts[0].findings
+    assert len(verdicts[0].readings) == len(golden.vectors) and verdicts[0].total.worst < 1e-3
+    assert not verdicts[1].passed
+
+
+def test_a_port_that_is_taken_is_said_before_anything_is_loaded(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", "no/such-model", "--port", str(server.port)]) == 3
+    said = " ".join(capsys.readouterr().err.split())
+    assert "S044" in said and f"--port {server.port + 1}" in said
 
 
 def test_many_at_once_and_nothing_is_lost(server: Server, direct: Callable[..., str]) -> None:

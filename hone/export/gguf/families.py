@@ -17,6 +17,7 @@ from hone.core.errors import HoneError
 
 Metadata = dict[str, Any]
 """GGUF keys without the architecture in front of them; int is uint32, float is float32."""
+OUTPUT_BIAS = "self_attn.o_proj.bias"
 ROPE_KINDS = ("default", "linear", "llama3", "yarn", "longrope")
 
 
@@ -32,6 +33,8 @@ class Family:
     """transformers multiplies with 1 + weight here, llama.cpp with the weight."""
     flipped: bool = False
     """Linear weights lie as (inputs, outputs) in transformers."""
+    output_bias: bool = False
+    """Whether llama.cpp adds a bias to what attention puts out; it knows those of queries, keys and values everywhere."""
     window_every: int = 0
     """Every n-th layer sees everything, the others a sliding window; 0 is no windows."""
 
@@ -59,6 +62,13 @@ class Family:
             return tensor - self.norm_offset
         heads = self._heads(name, config)
         return _unswap(tensor, heads) if heads else tensor
+
+    def holds(self, name: str, tensor: Callable[[], Tensor]) -> bool:
+        """Whether a tensor goes into the file: a bias of zeros that llama.cpp does not add need not. Raises M081 for another one."""
+        if self.output_bias or not name.endswith(OUTPUT_BIAS):
+            return True
+        _expect(not bool(tensor().any()), f"a bias in '{name.removesuffix('.bias')}'")
+        return False
 
     def _heads(self, name: str, config: Mapping[str, Any]) -> int:
         """Heads whose rows are swapped in this tensor; 0 for none."""
@@ -89,8 +99,8 @@ class Family:
 
 
 FAMILIES: dict[str, Family] = {
-    "llama": Family("llama", ("silu",), swapped=True),
-    "mistral": Family("llama", ("silu",), swapped=True),
+    "llama": Family("llama", ("silu",), swapped=True, output_bias=True),
+    "mistral": Family("llama", ("silu",), swapped=True, output_bias=True),
     "qwen2": Family("qwen2", ("silu",)),
     "qwen3": Family("qwen3", ("silu",)),
     "gemma2": Family("gemma2", ("gelu_pytorch_tanh",), norm_offset=1.0, window_every=2),

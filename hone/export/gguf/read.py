@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedConfig
 
 from hone.core.errors import HoneError
-from hone.export.gguf.families import by_arch, gguf_names
+from hone.export.gguf.families import OUTPUT_BIAS, by_arch, gguf_names
 from hone.export.gguf.header import Header
 from hone.export.gguf.package import gguf_package
 from hone.export.gguf.words import UNUSED
@@ -32,7 +32,7 @@ class GgufWeights:
         name_of = gguf_names(self.family.arch, int(header.own("block_count")))
         wanted = without_twins(self.bare.state_dict(), self.bare)
         self._own = {name: name_of(name) for name in wanted if name_of(name) in header.tensors}
-        missing = [name for name in wanted if name not in self._own]
+        missing = [name for name in wanted if name not in self._own and (self.family.output_bias or not name.endswith(OUTPUT_BIAS))]
         if missing:
             raise HoneError(
                 "M083",
@@ -70,6 +70,8 @@ class GgufWeights:
             for name, parameter in [*model.named_parameters(), *model.named_buffers()]:
                 if name in state:
                     parameter.copy_(state[name])
+                elif name.endswith(OUTPUT_BIAS):
+                    parameter.zero_()
         _scale_rope(model, self.header)
         return model.eval()
 
@@ -118,7 +120,7 @@ def config_of(header: Header, kind: str) -> PreTrainedConfig:
         "bos_token_id": None,
         "eos_token_id": None,
     }
-    if kind in ("llama", "qwen3"):
+    if kind in ("llama", "qwen3", "gemma2", "gemma3_text"):
         options["attention_bias"] = "blk.0.attn_q.bias" in header.tensors
     if kind == "llama":
         options["mlp_bias"] = "blk.0.ffn_gate.bias" in header.tensors

@@ -10,8 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from hone.export.gguf.header import Header, read_header
-from hone.export.gguf.llama_cpp import Session
 from hone.export.gguf.read import GgufWeights, words_of
+from hone.export.gguf.session import Session
 from hone.export.gguf.words import encoder
 from hone.export.proof.golden import Golden
 from hone.export.proof.record import logprobs, vocabulary_hash

@@ -9,14 +9,16 @@ from typing import Any
 
 from transformers import AutoConfig
 
+from hone.core.errors import HoneError
 from hone.export.adapter import SLACK
 from hone.export.base import TARGETS, Artifact, Order, Source
 from hone.export.gguf import llama_cpp
 from hone.export.gguf.families import Family, family_of
 from hone.export.gguf.types import OURS, THEIRS, TYPES
 from hone.export.gguf.vocabulary import vocabulary_metadata
-from hone.export.gguf.write import Content, Planned, plan, write
+from hone.export.gguf.write import SIZES, Content, Planned, plan, write
 from hone.export.papers import FolderTarget
+from hone.export.tensors import changed_config
 
 DEFAULT = "Q8_0"
 UNTOLD = re.compile("phi-?3", re.IGNORECASE)
@@ -41,7 +43,8 @@ class Gguf(FolderTarget):
         config = config_of(source)
         planned = _plan(source, family_of(config), config, "F32" if quant in THEIRS else quant)
         if quant in THEIRS:
-            llama_cpp.check_quantiser(planned.values())
+            llama_cpp.check_quantiser(planned.values(), SIZES[TYPES[quant].matrix][0])
+            _check_importance(order)
         whole = SLACK + sum(each.nbytes for each in planned.values())
         return whole if quant in OURS else int(whole * (1 + TYPES[quant].bits / 32))
 
@@ -57,10 +60,18 @@ class Gguf(FolderTarget):
         )
 
 
+def _check_importance(order: Order) -> None:
+    """M125 for a type that needs to know what matters in the data, where that is not known."""
+    if TYPES[order.quant].weighed and not order.source.importance(order.tell):
+        what = f"{order.quant} needs an importance matrix, which is taken from the data of a run, and here that is out of reach"
+        fix = "export the run itself, with its data where it was; or use --quant IQ3_S, Q3_K_S or Q2_K, which can do without"
+        raise HoneError("M125", what, where="--quant", fix=fix)
+
+
 def config_of(source: Source) -> dict[str, Any]:
-    """The base's configuration with every default filled in."""
+    """The configuration of what is written: the base's with every default filled in, and what the fold has changed of it."""
     found: dict[str, Any] = AutoConfig.from_pretrained(source.base_folder, local_files_only=True, trust_remote_code=False).to_dict()
-    return found
+    return found | changed_config(source.weights())
 
 
 def write_gguf(file: Path, order: Order) -> None:

@@ -14,6 +14,8 @@ class GgufType(NamedTuple):
     file_type: int
     bits: float
     """Of a weight, scales included."""
+    weighed: bool = False
+    """Whether it cannot be made without an importance matrix."""
 
 
 OURS = {
@@ -37,11 +39,19 @@ THEIRS = {
     "Q2_K": GgufType("Q2_K", 10, 3.2),
     "IQ4_NL": GgufType("IQ4_NL", 25, 4.6),
     "IQ4_XS": GgufType("IQ4_XS", 30, 4.4),
+    "IQ3_M": GgufType("IQ3_S", 27, 3.8),
     "IQ3_S": GgufType("IQ3_S", 26, 3.7),
-    "IQ3_M": GgufType("IQ3_M", 27, 3.8),
+    "IQ3_XS": GgufType("IQ3_S", 22, 3.5, weighed=True),
+    "IQ3_XXS": GgufType("IQ3_XXS", 23, 3.3, weighed=True),
+    "Q2_K_S": GgufType("Q2_K", 21, 2.9, weighed=True),
+    "IQ2_M": GgufType("IQ2_S", 29, 2.9, weighed=True),
+    "IQ2_S": GgufType("IQ2_XS", 28, 2.7, weighed=True),
+    "IQ2_XS": GgufType("IQ2_XS", 20, 2.5, weighed=True),
+    "IQ2_XXS": GgufType("IQ2_XXS", 19, 2.3, weighed=True),
 }
-"""Written by llama.cpp from our F32 file, with an importance matrix where the training data is at hand; types that cannot do without one
-are left out."""
+"""Written by llama.cpp from our F32 file, with an importance matrix where the training data is at hand.
+
+Types of less than two bits are left out: no measurement could tell such a file from a broken one."""
 TYPES = OURS | THEIRS
 
 GGUF_ROUNDING = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,10 +39,12 @@ class Planned(NamedTuple):
 
 
 def plan(weights: Weights, family: Family, config: Mapping[str, Any], quant: str, blocks: int) -> dict[str, Planned]:
-    """GGUF's name to what will lie there. Raises M080 for a tensor without a name in GGUF."""
+    """GGUF's name to what will lie there. Raises M080 for a tensor without a name in GGUF, M081 for one that would not be honoured."""
     name_of = gguf_names(family.arch, blocks)
     planned = {name: Planned("", tuple(tensor.shape), "F32") for name, tensor in extra_tensors(config).items()}
     for source in weights.names():
+        if not family.holds(source, partial(weights.get, source)):
+            continue
         name, shape = name_of(source), weights.shape(source)
         shape = shape[::-1] if family.flipped and source in weights.flipped else shape
         planned[name] = Planned(source, shape, kind_of(name, shape, quant))

@@ -124,15 +124,9 @@ def verify_endpoint(golden: Golden, server: Server) -> Verdict:
 
 def _judge(golden: Golden, vector: Vector, heard: Heard) -> Finding | None:
     """What is wrong with one answer: first the prompt, then the end, then the words."""
-    bos, want = golden.about["bos"], len(vector.written)
-    if heard.prompt_tokens is not None and heard.prompt_tokens != want:
-        extra = heard.prompt_tokens - want
-        if extra == 1 and bos is not None:
-            begins = vector.written[:1] == [bos]
-            return Finding(Cause.DOUBLE_BOS if begins else Cause.ADDED_BOS, "prompts are one token longer than in training")
-        if extra == -1 and vector.written[:1] == [bos]:
-            return Finding(Cause.MISSING_BOS, "prompts are one token shorter than in training")
-        return Finding(Cause.WRONG_TEMPLATE, f"the probe '{vector.name}' has {heard.prompt_tokens} tokens there and {want} in training")
+    finding = _prompt(golden, vector, heard.prompt_tokens)
+    if finding is not None or (vector.written != vector.prompt and heard.prompt_tokens != len(vector.prompt)):
+        return finding  # or the engine took a control token's name in the text for the token, and answered something else
     text, expected = heard.text.strip(), vector.answer_text.strip()
     if text == expected:
         return None
@@ -144,6 +138,20 @@ def _judge(golden: Golden, vector: Vector, heard: Heard) -> Finding | None:
         return Finding(Cause.WRONG_STOP, f"the answer to '{vector.name}' ends early, after {text[-20:]!r}")
     same = len(os.path.commonprefix([text, expected]))
     return Finding(Cause.OTHER, f"the answer to '{vector.name}' is another one from character {same + 1} on: {text[same : same + 20]!r}")
+
+
+def _prompt(golden: Golden, vector: Vector, count: int | None) -> Finding | None:
+    """What the number of a prompt's tokens says. Names of control tokens in its text may be read as text, or as the tokens."""
+    wanted = (len(vector.written), len(vector.prompt))
+    if count is None or count in wanted:
+        return None
+    bos = golden.about["bos"]
+    begins = vector.written[:1] == [bos]
+    if bos is not None and count - 1 in wanted:
+        return Finding(Cause.DOUBLE_BOS if begins else Cause.ADDED_BOS, "prompts are one token longer than in training")
+    if begins and count + 1 in wanted:
+        return Finding(Cause.MISSING_BOS, "prompts are one token shorter than in training")
+    return Finding(Cause.WRONG_TEMPLATE, f"the probe '{vector.name}' has {count} tokens there and {wanted[0]} in training")
 
 
 def _reading(vector: Vector, heard: Heard) -> Reading:

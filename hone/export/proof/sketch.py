@@ -21,7 +21,7 @@ from hone.core.errors import HoneError
 from hone.export.proof.golden import Change, Sketch
 from hone.export.tensors import without_twins
 from hone.models.skeleton import skeleton, transposed
-from hone.tuning.base import Tuning
+from hone.tuning.base import Beside, Tuning
 from hone.tuning.rows import EmbeddingRows
 
 LOOKS = 4
@@ -102,6 +102,8 @@ class Sketches:
             return None
         if isinstance(owner, EmbeddingRows):
             return owner.weight
+        if isinstance(owner, Beside) and not _is_linear(plain := self.bare.get_submodule(path)) and not isinstance(plain, nn.Embedding):
+            owner = copy.deepcopy(owner).merged()
         held = {**dict(owner.named_parameters(recurse=False)), **dict(owner.named_buffers(recurse=False))}
         tensor = held.get(leaf)
         return tensor if tensor is not None and tensor.is_floating_point() else None

@@ -20,7 +20,7 @@ SLACK = 8
 GONE = 0.2
 """Share of the change that may be left where a module counts as lost."""
 FOREIGN = 0.3
-"""Relative deviation from which on a matrix is another matrix."""
+"""Relative deviation from which on a matrix is another matrix, unless its type alone may bring a third of that."""
 
 
 @dataclass(slots=True)
@@ -31,6 +31,8 @@ class Examination:
     deviation: dict[str, float] = field(default_factory=dict)
     """Relative deviation of every matrix that was read."""
     allowed: float = 0.0
+    other: float = FOREIGN
+    """Deviation from which on a matrix is another one."""
     share: dict[str, float] = field(default_factory=dict)
     """How much of the trained change is in each changed matrix: 1 is all of it."""
     unsure: dict[str, float] = field(default_factory=dict)
@@ -50,14 +52,14 @@ class Examination:
     @property
     def foreign(self) -> bool:
         """Whether most matrices are other matrices."""
-        other = [name for name in self.matrices if self.deviation[name] > FOREIGN and not self.explained.get(name)]
+        other = [name for name in self.matrices if self.deviation[name] > self.other and not self.explained.get(name)]
         return len(other) > len(self.matrices) / 2
 
     @property
     def coarse(self) -> bool:
         """Whether nearly all matrices are a little off, as by a rounding that should not have been."""
         values = [self.deviation[name] for name in self.matrices]
-        return sum(value > self.allowed for value in values) > 0.6 * len(values) and median(values) < FOREIGN
+        return sum(value > self.allowed for value in values) > 0.6 * len(values) and median(values) < self.other
 
     @property
     def lost(self) -> list[str]:
@@ -82,7 +84,7 @@ class Examination:
 
 def examine(golden: Golden, subject: Subject, rounding: float) -> Examination:
     """Read every tensor once. `rounding` is the relative error that the copy's type brings."""
-    found = Examination(allowed=SLACK * rounding + 1e-5)
+    found = Examination(allowed=SLACK * rounding + 1e-5, other=max(FOREIGN, 3 * rounding))
     known = set(subject.weights.names())
     found.missing = [name for name in golden.sketches if name not in known]
     found.matrices = frozenset(name for name, expected in golden.sketches.items() if expected.shape[0] > 1 and name in known)

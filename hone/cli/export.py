@@ -52,6 +52,7 @@ def _beside(given: Path, source: Source) -> Path:
 def _show(artifact: Artifact, terminal: Console) -> None:
     from hone.cli.style import paragraph
     from hone.cli.verify import show
+    from hone.report.terminal import tame
 
     terminal.print(f"\n{artifact.target}: {artifact.path}", style="bold", soft_wrap=True)
     if isinstance(artifact.checked, str):
@@ -62,4 +63,4 @@ def _show(artifact: Artifact, terminal: Console) -> None:
     for note in artifact.notes:
         paragraph(terminal, note, indent=2)
     for line in artifact.commands:
-        paragraph(terminal, f"$ {line}", indent=2, style="cyan")
+        terminal.print(f"  $ {tame(line)}", style="cyan", soft_wrap=True)  # never broken over lines, so that it can be copied

@@ -50,7 +50,7 @@ class Writer(Protocol):
     def prompt(self, talk: Sequence[Message]) -> list[int]:
         """The tokens after which it is to answer."""
 
-    def write(self, prompt: list[int], show: Show, **sampling: Any) -> Answer:
+    def write(self, prompt: list[int], show: Show, *, max_new_tokens: int, temperature: float = 0.0, seed: int = 0) -> Answer:
         """Answer, showing the text as it comes."""
 
 
@@ -94,7 +94,7 @@ class Own:
     def prompt(self, talk: Sequence[Message]) -> list[int]:
         return self.opened.template.prompt_ids(talk)
 
-    def write(self, prompt: list[int], show: Show, **sampling: Any) -> Answer:
+    def write(self, prompt: list[int], show: Show, *, max_new_tokens: int, temperature: float = 0.0, seed: int = 0) -> Answer:
         from hone.rollout.answer import Detokenizer
 
         stream, stops = Detokenizer(self.opened.tokenizer), frozenset(self.opened.template.stop_ids)
@@ -102,8 +102,9 @@ class Own:
         def on_token(_: int, token: int) -> None:
             show("" if token in stops else stream.add(token))
 
+        how = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
         with self._alone():
-            (answer,) = self.sampler.generate([prompt], stop_ids=stops, on_token=on_token, **sampling)
+            (answer,) = self.sampler.generate([prompt], stop_ids=stops, on_token=on_token, **how)
         show(stream.rest())
         return answer
 
@@ -121,6 +122,8 @@ class LlamaCpp:
     session: Session
     render: Callable[[Sequence[Message]], str]
     encode: Callable[[str, bool], list[int]]
+    spaced: bool = False
+    """Whether the tokenizer puts a blank in front of a text, which is then not the model's."""
     folder: None = None
     system: None = None
     template: str = "the file's own, run by llama.cpp"
@@ -141,8 +144,9 @@ class LlamaCpp:
             recalled, stopped = step.recalled, step.ends
             if stopped:
                 break
-            text += step.text
-            show(step.text)
+            piece = step.text.removeprefix(" ") if self.spaced and not text else step.text
+            text += piece
+            show(piece)
         return Answer(tokens, [], "stop" if stopped else "length", text, recalled)
 
 
@@ -177,7 +181,8 @@ def _llama_cpp(file: Path, stack: ExitStack) -> LlamaCpp:
     session.tokens("")  # a file that cannot be loaded is to fail now
     renderer = Renderer(source, name="the file's", variables=special_names(header.metadata), now=datetime.now())
     encode = encode_as_llama_cpp(header, session.tokens)
-    return LlamaCpp(file, context, session, lambda talk: renderer.render(dicts(talk), prompt=True).text, encode)
+    spaced = header.metadata["tokenizer.ggml.model"] == "llama" and bool(header.metadata.get("tokenizer.ggml.add_space_prefix", True))
+    return LlamaCpp(file, context, session, lambda talk: renderer.render(dicts(talk), prompt=True).text, encode, spaced)
 
 
 def base_writer(writer: Writer) -> Writer:

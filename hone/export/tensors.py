@@ -131,9 +131,9 @@ class LoadedWeights:
         return self._tensors[name].detach().cpu()
 
 
-def changed_config(weights: Weights) -> Mapping[str, Any]:
+def changed_config(weights: Weights) -> dict[str, Any]:
     """Keys of config.json that these weights need to be other than the base's."""
-    return weights.changed if isinstance(weights, LoadedWeights) else {}
+    return dict(weights.changed) if isinstance(weights, LoadedWeights) else {}
 
 
 def without_twins(tensors: dict[str, T], model: nn.Module) -> dict[str, T]:

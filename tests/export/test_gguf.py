@@ -223,6 +223,21 @@ def test_k_types_of_the_small_base_with_what_matters_in_a_text(tmp_path: Path) -
     assert found["plain"].read_bytes() != found["weighed"].read_bytes()
 
 
+@with_llama_cpp
+@pytest.mark.parametrize("quant", ["IQ3_XXS", "IQ2_XXS"])
+def test_narrow_types_need_to_know_what_matters(quant: str, tmp_path: Path) -> None:
+    tune(SEEDLING, tmp_path / "run", rank=4)
+    source = open_source(str(tmp_path / "run" / "adapter"))
+    wanted = Wanted(targets=("gguf",), out=tmp_path / "out", quant=quant)
+    with pytest.raises(HoneError) as caught:
+        export(source, wanted)
+    assert caught.value.code == "M125" and not (tmp_path / "out").exists()
+    ones = {name: torch.ones(shape[1]) for name in source.weights().names() if len(shape := source.weights().shape(name)) > 1}
+    (made,) = export(replace(source, importance=lambda tell: ones), wanted)
+    assert next(made.path.glob("*.gguf")).stat().st_size < 3e6
+    assert verify_copy(made.path, source.golden).passed
+
+
 def _first_columns(weights: Weights) -> dict[str, torch.Tensor]:
     """As if only the first eight columns of every matrix met anything."""
     shapes = {name: weights.shape(name) for name in weights.names() if name.endswith("_proj.weight")}

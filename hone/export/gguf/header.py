@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 import math
+import mmap
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 from hone.core.errors import HoneError
 
@@ -21,6 +22,8 @@ LARGEST_HEADER = 1 << 30
 MOST_KEYS, MOST_TENSORS, MOST_ELEMENTS, LONGEST = 10_000, 100_000, 10_000_000, 64 << 20
 """Keys, tensors, elements of an array, bytes of a text."""
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+SIZES = {form: struct.calcsize(f"<{form}") for form in _SCALARS.values()}
+"""Bytes of a scalar."""
 _TEXT, _ARRAY = 8, 9
 BLOCKS = {
     0: ("F32", 1, 4), 1: ("F16", 1, 2), 2: ("Q4_0", 32, 18), 3: ("Q4_1", 32, 20), 6: ("Q5_0", 32, 22), 7: ("Q5_1", 32, 24),
@@ -62,15 +65,15 @@ class Header:
 
 def read_header(file: Path) -> Header:
     """Metadata and the places of all tensors. Raises M083 for a file that is no GGUF, is cut short, or does not add up."""
-    size = file.stat().st_size
     with file.open("rb") as stream:
-        reader = _Reader(stream, size, file)
+        held = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) if file.stat().st_size else b""
+        reader = _Reader(held, file)
         if reader.take(4) != MAGIC:
             raise reader.wrong("it does not begin with GGUF")
         version = reader.number("I")
         if version not in VERSIONS:
             raise reader.wrong(f"its version is {version}")
-        tensors, keys = reader.count("Q", MOST_TENSORS, "tensors"), reader.count("Q", MOST_KEYS, "keys")
+        tensors, keys = reader.count(MOST_TENSORS, "tensors"), reader.count(MOST_KEYS, "keys")
         metadata: dict[str, Any] = {}
         for _ in range(keys):
             key = reader.text()
@@ -81,35 +84,37 @@ def read_header(file: Path) -> Header:
         alignment = metadata.get("general.alignment", ALIGNMENT)
         if type(alignment) is not int or alignment < 1 or alignment & (alignment - 1) or alignment > 1 << 20:
             raise reader.wrong(f"its alignment is {alignment!r}")
-        return Header(file, metadata, _placed(reader, listed, -(-stream.tell() // alignment) * alignment))
+        return Header(file, metadata, _placed(reader, listed, -(-reader.at // alignment) * alignment))
 
 
 class _Reader:
-    """Bytes of a file, never more than there are."""
+    """Bytes of a file from a place `at` on, never more than there are."""
 
-    def __init__(self, stream: BinaryIO, size: int, file: Path) -> None:
-        self.stream, self.size, self.file = stream, min(size, LARGEST_HEADER), file
-        self.whole = size
+    def __init__(self, held: mmap.mmap | bytes, file: Path) -> None:
+        self.held, self.file, self.at = held, file, 0
+        self.whole = len(held)
+        self.size = min(self.whole, LARGEST_HEADER)
 
     def wrong(self, why: str) -> HoneError:
         return HoneError("M083", f"this is no GGUF file that can be read: {why}", where=str(self.file), fix="copy or make the file again")
 
     def take(self, count: int) -> bytes:
-        if count > self.size - self.stream.tell():
-            raise self.wrong(f"it announces {count:,} bytes where {max(0, self.size - self.stream.tell()):,} are left")
-        return self.stream.read(count)
+        start, self.at = self.at, self.at + count
+        if self.at > self.size:
+            raise self.wrong(f"it announces {count:,} bytes where {max(0, self.size - start):,} are left")
+        return self.held[start : self.at]
 
     def number(self, form: str) -> Any:
-        return struct.unpack(f"<{form}", self.take(struct.calcsize(f"<{form}")))[0]
+        return struct.unpack(f"<{form}", self.take(SIZES[form]))[0]
 
-    def count(self, form: str, most: int, what: str) -> int:
-        found = int(self.number(form))
+    def count(self, most: int, what: str) -> int:
+        found = int.from_bytes(self.take(8), "little")
         if found > most:
             raise self.wrong(f"it announces {found:,} {what}")
         return found
 
     def text(self) -> str:
-        raw = self.take(self.count("Q", LONGEST, "bytes of one text"))
+        raw = self.take(self.count(LONGEST, "bytes of one text"))
         try:
             return raw.decode("utf-8")
         except UnicodeDecodeError:
@@ -122,10 +127,10 @@ class _Reader:
             return self.text()
         if kind != _ARRAY or depth > 2:
             raise self.wrong(f"a value has the type {kind}")
-        inner, length = self.number("I"), self.count("Q", MOST_ELEMENTS, "elements of an array")
+        inner, length = self.number("I"), self.count(MOST_ELEMENTS, "elements of an array")
         if inner in _SCALARS:
-            form = f"<{length}{_SCALARS[inner]}"
-            return list(struct.unpack(form, self.take(struct.calcsize(form))))
+            form = _SCALARS[inner]
+            return list(struct.unpack(f"<{length}{form}", self.take(length * SIZES[form])))
         return [self.value(inner, depth + 1) for _ in range(length)]
 
 
@@ -137,7 +142,9 @@ class _Entry(NamedTuple):
 
 
 def _entry(reader: _Reader) -> _Entry:
-    name, dimensions = reader.text(), reader.count("I", 4, "dimensions of a tensor")
+    name, dimensions = reader.text(), reader.number("I")
+    if dimensions > 4:
+        raise reader.wrong(f"it announces {dimensions:,} dimensions of a tensor")
     shape = tuple(int(reader.number("Q")) for _ in range(dimensions))
     return _Entry(name, shape[::-1], reader.number("I"), reader.number("Q"))
 

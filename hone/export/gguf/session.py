@@ -38,8 +38,8 @@ def write(prompt, temperature, seed):
     alike = next((i for i, (a, b) in enumerate(zip(held, prompt)) if a != b), min(len(held), len(prompt)))
     text = codecs.getincrementaldecoder("utf-8")("replace")
     model.set_seed(seed)
-    for i, token in enumerate(model.generate(prompt, temp=temperature, **neutral)):
-        size = llama_cpp.llama_token_to_piece(vocabulary, token, buffer, len(buffer), int(i == 0), False)
+    for token in model.generate(prompt, temp=temperature, **neutral):
+        size = llama_cpp.llama_token_to_piece(vocabulary, token, buffer, len(buffer), 0, False)
         ends = bool(llama_cpp.llama_vocab_is_eog(vocabulary, token))
         yield int(token), text.decode(buffer.raw[:max(size, 0)]), ends, min(alike, len(prompt) - 1)
 

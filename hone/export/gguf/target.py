@@ -50,13 +50,13 @@ class Gguf(FolderTarget):
 
     def fill(self, stage: Path, order: Order, hashes: dict[str, str]) -> Artifact:
         file, word = f"{order.source.name}-{order.quant}.gguf", order.folder.name
-        write_gguf(stage / file, order)
+        made = write_gguf(stage / file, order)
         return Artifact(
             target="gguf",
             path=order.folder,
             what=f"A GGUF file in {order.quant}, for llama.cpp, Ollama, LM Studio and the like.",
-            commands=(f"llama-cli -m {word}/{file} --jinja", f"llama-server -m {word}/{file} --jinja --port 8080"),
-            notes=_notes(config_of(order.source)),
+            commands=(f"hone chat {word}", f"llama-cli -m {word}/{file} --jinja", f"llama-server -m {word}/{file} --jinja --port 8080"),
+            notes=(*_notes(config_of(order.source)), *([made] if made else [])),
         )
 
 
@@ -74,20 +74,26 @@ def config_of(source: Source) -> dict[str, Any]:
     return found | changed_config(source.weights())
 
 
-def write_gguf(file: Path, order: Order) -> None:
-    """Write one file in the type that was ordered; llama.cpp's own types are made from an F32 file, which is then removed."""
+def write_gguf(file: Path, order: Order) -> str:
+    """Write one file in the type that was ordered, and say who made it, if not hone alone.
+
+    llama.cpp's own types are made from an F32 file, which is then removed.
+    """
     source, config = order.source, config_of(order.source)
     family, direct = family_of(config), order.quant in OURS
     first = file if direct else file.with_suffix(".f32.gguf")
     planned = _plan(source, family, config, order.quant if direct else "F32")
     metadata = _metadata(source, family, config, order.quant if direct else "F32", planned)
     write(first, Content(family, config, metadata, planned, source.weights()), tell=order.tell)
-    if not direct:
-        known = source.importance(order.tell)
-        columns = {name: known[each.source].tolist() for name, each in planned.items() if each.source in known}
-        order.tell(f"llama.cpp makes {order.quant} of it")
-        llama_cpp.quantise(first, file, TYPES[order.quant].file_type, importance=columns)
-        first.unlink()
+    if direct:
+        return ""
+    known = source.importance(order.tell)
+    columns = {name: known[each.source].tolist() for name, each in planned.items() if each.source in known}
+    order.tell(f"llama.cpp makes {order.quant} of it")
+    llama_cpp.quantise(first, file, TYPES[order.quant].file_type, importance=columns)
+    first.unlink()
+    with_matrix = "with an importance matrix of the run's training data" if columns else "without an importance matrix"
+    return f"quantised by llama.cpp, {with_matrix}"
 
 
 def _plan(source: Source, family: Family, config: Mapping[str, Any], quant: str) -> dict[str, Planned]:

@@ -56,14 +56,16 @@ TYPES = OURS | THEIRS
 
 GGUF_ROUNDING = {
     "F32": 1e-6, "F16": 4e-4, "BF16": 2.5e-3, "Q8_0": 8e-3, "Q6_K": 0.02, "Q5_0": 0.05, "Q5_K": 0.04, "Q4_0": 0.1, "Q4_K": 0.08,
-    "IQ4_NL": 0.09, "IQ4_XS": 0.09, "Q3_K": 0.17, "IQ3_S": 0.15, "Q2_K": 0.3,
+    "IQ4_NL": 0.09, "IQ4_XS": 0.09, "Q3_K": 0.17, "IQ3_S": 0.15, "IQ3_XXS": 0.2, "Q2_K": 0.3,
+    "IQ2_S": 0.27, "IQ2_XS": 0.32, "IQ2_XXS": 0.4,
 }  # fmt: skip
 """Relative error (Frobenius) of a matrix of ordinary numbers."""
 GGUF_BANDS = {
     "F32": Band(2e-3, 1e-5), "F16": Band(0.1, 1e-3, 0.99), "BF16": Band(0.5, 1e-3, 0.98), "Q8_0": Band(1.0, 1e-2, 0.98),
     "Q6_K": Band(2.0, 0.03, 0.97),
     "Q5_0": Band(4.0, 0.1, 0.93), "Q5_K": Band(4.0, 0.1, 0.93), "Q4_0": Band(8.0, 0.3, 0.85), "Q4_K": Band(8.0, 0.25, 0.85),
-    "IQ4_NL": Band(8.0, 0.3, 0.85), "IQ4_XS": Band(8.0, 0.3, 0.85), "Q3_K": Band(9.0, 0.8, 0.7), "IQ3_S": Band(9.0, 0.8, 0.7),
-    "Q2_K": Band(12.0, 3.0, 0.4), "other": Band(8.0, 0.3, 0.85),
+    "IQ4_NL": Band(8.0, 0.3, 0.85), "IQ4_XS": Band(8.0, 0.3, 0.85), "Q3_K": Band(16.0, 0.8, 0.7), "IQ3_S": Band(16.0, 0.8, 0.7),
+    "IQ3_XXS": Band(16.0, 1.0, 0.65), "Q2_K": Band(16.0, 3.0, 0.4), "IQ2_S": Band(16.0, 1.2, 0.6), "IQ2_XS": Band(16.0, 1.5, 0.6),
+    "IQ2_XXS": Band(20.0, 3.0, 0.4), "other": Band(8.0, 0.3, 0.85),
 }  # fmt: skip
 """How far answers may move. Small models move more than large ones; what a file was measured at stands in its README."""

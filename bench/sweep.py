@@ -24,11 +24,11 @@ APART = 1e-5
 
 
 def raws(job: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
-    """The arms: other ranks, rates and seeds."""
+    """The arms: other ranks, rates and seeds. No rows of tokens move, for which every arm would need a head of its own."""
     return [
         {
             "model": {"name": str(SEEDLING)}, "data": {"train": job["data"], "held_out": 0.05},
-            "tuning": {"rank": (4, 8, 16, 32)[k % 4]}, "seed": k, "eval": {"every": 10**6},
+            "tuning": {"rank": (4, 8, 16, 32)[k % 4], "tokens": []}, "seed": k, "eval": {"every": 10**6},
             "output": {"folder": str(folder / str(k)), "save_every": 10**6},
             "optim": {"max_steps": job["steps"], "batch_size": job["rows"], "learning_rate": 1e-3 * (1 + k)},
             "hardware": {"threads": job["threads"], "dtype": "float32", "token_budget": 2048},

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from hone.cli.style import pairs, paragraph
 from hone.plan.fit import summary
-from hone.report.numbers import NO_BREAK, duration, percent, short, size, whole
+from hone.report.numbers import duration, percent, short, size, whole
 from hone.report.tables import settings_table
 
 if TYPE_CHECKING:
@@ -86,7 +86,8 @@ def _memory(found: Forecast, out: Console) -> None:
         fullest = phase.name == found.memory.fullest.name
         out.print(_bar(phase, width, top, edge=edge, fullest=fullest, plain=out.options.ascii_only), no_wrap=True, overflow="crop")
     seen = {part for phase in found.memory.phases for part, n in phase.parts.items() if n / top * width >= 0.5}
-    out.print(_legend([part for part in STYLES if part in seen], out.options.ascii_only))
+    for line in _legend([part for part in STYLES if part in seen], out.width, plain=out.options.ascii_only):
+        out.print(line, soft_wrap=True)
     biggest = found.memory.dominating
     share = found.memory.fullest.parts[biggest] / found.memory.peak
     paragraph(out, f"fullest in {found.memory.fullest.name}; {biggest} are {percent(share)} of it", style="dim")
@@ -108,12 +109,16 @@ def _bar(phase: Phase, width: int, top: float, *, edge: int | None, fullest: boo
     return line.append(f"{size(phase.total):>{FIGURE}}", "bold" if fullest else "dim")
 
 
-def _legend(parts: Sequence[str], plain: bool) -> Text:
-    text = Text("  ")
+def _legend(parts: Sequence[str], width: int, *, plain: bool) -> list[Text]:
+    """What the marks mean, none of them parted from its name."""
+    lines = [Text("  ")]
     for part in parts:
         mark, style = STYLES[part]
-        text.append(PLAIN[part] if plain else mark, style).append(f" {part}".replace(" ", NO_BREAK), "dim").append("   ")
-    return text
+        one = Text.assemble((PLAIN[part] if plain else mark, style), (f" {part}   ", "dim"))
+        if len(lines[-1]) + len(one) > width and len(lines[-1]) > 2:
+            lines.append(Text("  "))
+        lines[-1].append_text(one)
+    return lines
 
 
 def _limits(found: Forecast) -> list[tuple[str, str]]:

@@ -151,7 +151,7 @@ def _pace(matter: Matter, chosen: str) -> list[Counsel]:
     if matter.rows is not None:
         epochs = passes(matter.rows)
         found.append(Counsel("optim.epochs", epochs.value, epochs.reason, "fair"))
-        batch = max(4, min(16, matter.rows // 30))
+        batch = max(4, min(16, matter.rows // 120 * 4))
         found.append(Counsel("optim.batch_size", batch, f"enough steps ({matter.rows // batch} in a pass), each over enough rows", "fair"))
     return found
 

@@ -6,6 +6,8 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from hone.core.yamlfile import read_yaml
+
 EXIT_USAGE, EXIT_DATA, EXIT_RESOURCES = 2, 3, 4
 _EXITS = {
     "C": EXIT_USAGE,
@@ -56,13 +58,11 @@ class Code(NamedTuple):
 @cache
 def catalogue() -> dict[str, Code]:
     """Every code that hone can raise, read from `hone/core/codes/*.yaml` (title, why, fix); in Chinese there or in codes.zh.yaml."""
-    import yaml
-
     here = Path(__file__).parent
-    chinese: dict[str, str] = yaml.safe_load((here / "codes.zh.yaml").read_text("utf-8"))
+    chinese: dict[str, str] = read_yaml(here / "codes.zh.yaml")
     found: dict[str, Code] = {}
     for file in sorted((here / "codes").glob("*.yaml")):
-        for code, entry in (yaml.safe_load(file.read_text("utf-8")) or {}).items():
+        for code, entry in (read_yaml(file) or {}).items():
             assert code not in found, f"{code} is described twice"
             found[code] = Code(entry["title"], entry["why"], entry["fix"], str(entry.get("zh") or chinese.get(code, "")).strip())
     return found

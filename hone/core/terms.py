@@ -7,6 +7,8 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from hone.core.yamlfile import read_yaml
+
 
 class Term(NamedTuple):
     """One word. `names` are what people call it, the first as it is shown; `see` are keys of other terms."""
@@ -22,9 +24,7 @@ class Term(NamedTuple):
 @cache
 def glossary() -> dict[str, Term]:
     """Every term by its key, read from `hone/core/terms.yaml`."""
-    import yaml
-
-    raw = yaml.safe_load((Path(__file__).parent / "terms.yaml").read_text("utf-8"))
+    raw = read_yaml(Path(__file__).parent / "terms.yaml")
     return {
         key: Term(tuple(entry["names"]), entry["en"].strip(), _joined(entry["zh"]), entry.get("setting", ""), tuple(entry.get("see", ())))
         for key, entry in raw.items()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from hone.serve.completions import Completions
@@ -42,8 +43,9 @@ class Service:
         return self._model(self.completions.voice(name))
 
     def _model(self, voice: Voice) -> dict[str, Any]:
-        base = voice.opened.resolved["model"]["name"]
-        return {"id": voice.name, "object": "model", "created": self._since, "owned_by": "hone", "root": base}
+        base = str(voice.opened.resolved["model"]["name"])
+        root = Path(base).name if Path(base).exists() else base  # where it lies is nobody else's business
+        return {"id": voice.name, "object": "model", "created": self._since, "owned_by": "hone", "root": root}
 
     async def health(self) -> dict[str, Any]:
         if not self.engine.is_alive():
@@ -87,6 +89,7 @@ def build(voices: Mapping[str, Voice], *, token: str, hosts: Iterable[str] = (),
     app.add_exception_handler(Refusal, _refused)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _unknown)
+    app.add_exception_handler(Exception, _failed)
     return Guard(app, token=token, hosts=hosts, limits=limits, metrics=metrics)
 
 
@@ -94,6 +97,11 @@ async def _refused(_: Any, error: Any) -> Any:
     from fastapi.responses import JSONResponse
 
     return JSONResponse(error.body, error.status, headers=error.headers)
+
+
+async def _failed(request: Any, error: Any) -> Any:
+    """Our own fault; it goes on to the log."""
+    return await _refused(request, Refusal(500, "the server failed; its log says how", code="server_failed"))
 
 
 async def _invalid(request: Any, error: Any) -> Any:

@@ -13,6 +13,7 @@ from typing import Any
 from hone.core.errors import HoneError
 from hone.core.types import Origin
 from hone.data import turns
+from hone.models.heads import text_config
 from hone.rollout.warp import Sampling
 from hone.serve import answers
 from hone.serve.answers import Choice, arriving
@@ -161,7 +162,7 @@ def _event(data: dict[str, Any]) -> str:
 def ids_of(voice: Voice, given: str | list[int], limits: Limits) -> list[int]:
     """A prompt as tokens. Raises Refusal for one that is empty, or that has ids which the model does not know."""
     ids: list[int] = given if isinstance(given, list) else voice.opened.tokenizer(given)["input_ids"]
-    size = voice.opened.policy.model.get_input_embeddings().num_embeddings  # type: ignore[operator]
+    size = text_config(voice.opened.policy.model).vocab_size
     if not ids or max(ids) >= size:
         raise Refusal(400, f"a prompt needs at least one token, and ids below {size}", param="prompt", code="bad_tokens")
     return ids

@@ -94,7 +94,7 @@ class Guard:
             await gone.wait()
             return {"type": "http.disconnect"}
 
-        work = asyncio.ensure_future(self.app(scope, replay, send))
+        work = asyncio.ensure_future(self.app(_as_json(scope), replay, send))
         watch = asyncio.ensure_future(receive())
         try:
             await asyncio.wait((work, watch), return_when=asyncio.FIRST_COMPLETED)
@@ -107,6 +107,12 @@ class Guard:
         finally:
             watch.cancel()
             work.cancel()
+
+
+def _as_json(scope: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Every body here is JSON, whatever curl says of it by default."""
+    others = [(name, value) for name, value in scope["headers"] if name.lower() != b"content-type"]
+    return {**scope, "headers": [*others, (b"content-type", b"application/json")]}
 
 
 class _Gone(Exception):

@@ -76,7 +76,7 @@ def models(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Callable[..., A
     model.lm_head.weight.data[:3] = 0
     model.save_pretrained(place / "base")
     tiny_tokenizer.save_pretrained(place / "base")
-    tuning = Lora(rank=4)
+    tuning = Lora(rank=4, tokens=(7,))
     tuning.attach(model, seed=0)
     for layer in lora_layers(model).values():
         layer.b.data = 0.3 * torch.randn(layer.b.shape, generator=generator)
@@ -133,7 +133,7 @@ def direct(models: dict[str, Path]) -> Callable[..., str]:
 def test_models_are_listed_by_name(server: Server) -> None:
     client = server.client()
     assert [model.id for model in client.models.list()] == ["base", "tuned", "caller"]
-    assert client.models.retrieve("tuned").id == "tuned"
+    assert client.models.retrieve("tuned").root == "base", "a name, and not where it lies"
     with pytest.raises(openai.NotFoundError, match="there is no model 'nobody'") as caught:
         client.chat.completions.create(model="nobody", messages=QUESTION)
     assert (caught.value.code, caught.value.param) == ("model_not_found", "model")
@@ -194,6 +194,12 @@ def test_plain_completions_of_texts_and_tokens(server: Server, tiny_tokenizer: A
     assert texts[0] == texts[1] != texts[2] == texts[3]
     assert server.client().completions.create(**ask, prompt=tiny_tokenizer.encode("The ship")).choices[0].text == texts[0]
     assert found.usage.completion_tokens == 36
+    assert server.client().completions.create(**ask | {"model": "tuned"}, prompt="The ship").choices[0].text != texts[0]
+    assert server.client().embeddings.create(model="tuned", input="The ship").usage.prompt_tokens > 0
+    body = json.dumps(ask | {"prompt": "The ship"}).encode()
+    assert (
+        server.raw("POST", "/v1/completions", body, Content_Type="application/x-www-form-urlencoded")[1]["choices"][0]["text"] == texts[0]
+    )
 
 
 def test_embeddings_are_of_length_one_and_the_same_in_both_codings(server: Server) -> None:

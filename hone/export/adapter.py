@@ -42,11 +42,13 @@ class Adapter(FolderTarget):
             target="adapter",
             path=order.folder,
             what=f"An adapter for `{base}`.",
-            commands=(f"hone chat {word}", served) if is_low_rank(stage) else (f"hone chat {word}",),
+            commands=(f"hone chat {word}",) if unknown_to_vllm(stage) else (f"hone chat {word}", served),
             notes=(note,) if source.scheme is not None else (),
         )
 
 
-def is_low_rank(folder: Path) -> bool:
-    """Whether an adapter is of the kind that vLLM can serve."""
-    return bool(json.loads((folder / FILES[0]).read_text("utf-8")).get("peft_type") == "LORA")
+def unknown_to_vllm(folder: Path) -> list[str]:
+    """What of an adapter vLLM does not add to a base, by peft's names: it knows low-rank matrices of linear layers."""
+    config = json.loads((folder / FILES[0]).read_text("utf-8"))
+    wrong = ["peft_type"] if config.get("peft_type") != "LORA" else []
+    return wrong + [key for key in ("modules_to_save", "trainable_token_indices", "target_parameters") if config.get(key)]

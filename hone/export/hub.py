@@ -13,7 +13,7 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from hone.core.errors import HoneError
 from hone.core.files import MANIFEST
-from hone.export.adapter import Adapter, is_low_rank
+from hone.export.adapter import Adapter, unknown_to_vllm
 from hone.export.base import TARGETS, Artifact, Order, Target, folder_name
 from hone.export.merged import Merged
 from hone.export.papers import README
@@ -108,7 +108,7 @@ def _lines(order: Order, folder: Path) -> list[str]:
     if not (folder / CONFIG).is_file():
         return [f"hone chat {repo}", f"vllm serve {repo} --served-model-name {name}"]
     served = f"vllm serve {base} --enable-lora --lora-modules {name}={repo}"
-    return [f"hone chat {repo}", *([served] if is_low_rank(folder) and not Path(base).exists() else [])]
+    return [f"hone chat {repo}", *([] if unknown_to_vllm(folder) or Path(base).exists() else [served])]
 
 
 def _plain_front(order: Order) -> str:

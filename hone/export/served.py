@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hone.core.errors import HoneError
 from hone.core.files import write_atomically
-from hone.export.adapter import Adapter
+from hone.export.adapter import Adapter, unknown_to_vllm
 from hone.export.base import TARGETS, Artifact, Order
 from hone.export.merged import Merged
 from hone.export.papers import FolderTarget
@@ -68,9 +68,7 @@ def _inner(order: Order) -> tuple[Adapter | Merged, Order]:
 
 def _check_low_rank(adapter: Path | None) -> None:
     """M103 for an adapter that holds more than vLLM adds: it knows low-rank matrices of linear layers only."""
-    config = {} if adapter is None else json.loads((adapter / CONFIG).read_text("utf-8"))
-    more = [key for key in ("modules_to_save", "trainable_token_indices") if config.get(key)]
-    if more:
+    if adapter is not None and (more := unknown_to_vllm(adapter)):
         what = f"the adapter has {more[0]}, which vLLM does not load beside a base"
         raise HoneError("M103", what, where="--quant adapter", fix="export the merged model: leave --quant out")
 

@@ -121,5 +121,6 @@ def test_rows_that_moved_arrive_and_are_not_left_out_by_vllm(base_of: Callable[[
     given = tmp_path / "run" / "adapter"
     for artifact in exported(given, tmp_path / "out", "adapter", "gguf:F32"):
         assert verdict_of(artifact).passed, verdict_of(artifact).findings
+        assert not any("vllm" in command for command in artifact.commands)
     with pytest.raises(HoneError, match="M103"):
         exported(given, tmp_path / "out", "vllm:adapter")

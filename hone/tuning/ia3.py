@@ -32,6 +32,8 @@ FAMILIES = (
 )
 """Layers that make keys and values, then the one that reads the inside of the feed-forward; the first that a model has."""
 INNER = tuple(dict.fromkeys(names[-1] for names in FAMILIES))
+OF_MIXTURES = ("k_proj", "v_proj")
+"""Where the feed-forward is a mixture, whose experts are no linear layers."""
 IGNORED = {"task_type", "peft_type", "peft_version", "auto_mapping", "base_model_name_or_path", "revision", "inference_mode"}
 """peft's settings that do not change what an IA3 adapter computes."""
 
@@ -114,7 +116,7 @@ class Ia3(Tuning):
         """The targets, found by the model's own names where they are left open."""
         if self.targets != "auto":
             return self.targets
-        for family in FAMILIES:
+        for family in (*FAMILIES, *([OF_MIXTURES] if shapes.experts else [])):
             if all(any(matches(name, path) for path in shapes.linears) for name in family):
                 return family
         what = "it is not known which layers of this model make keys and values"

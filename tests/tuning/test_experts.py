@@ -19,6 +19,7 @@ from hone.plan.shapes import model_facts
 from hone.tuning.base import Ours, trainable
 from hone.tuning.dora import Dora
 from hone.tuning.experts import LoraExperts, changes_of
+from hone.tuning.ia3 import Ia3
 from hone.tuning.lora import Lora
 from hone.tuning.opening import open_adapter
 from hone.tuning.shapes import Shapes
@@ -165,6 +166,14 @@ def test_all_linear_leaves_the_experts_alone() -> None:
     assert len(shapes.experts) == 2
     assert not changes_of(model)
     assert not set(tuning.chosen(shapes)) & shapes.experts.keys()
+
+
+def test_ia3_rescales_keys_and_values_of_a_mixture() -> None:
+    model = base("qwen3_moe")
+    tuning = Ia3()
+    tuning.attach(model, seed=0)
+    assert set(trainable(model)) == {f"model.layers.0.self_attn.{name}.factor" for name in ("k_proj", "v_proj")}
+    assert tuning.count(Shapes.of(base("qwen3_moe"))) == 16
 
 
 @families

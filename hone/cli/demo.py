@@ -15,7 +15,7 @@ def command(
     from rich.text import Text
 
     from hone.cli.show import show_run
-    from hone.cli.style import console
+    from hone.cli.style import console, program
     from hone.demo.run import demo
     from hone.report.tables import before_after
 
@@ -30,6 +30,7 @@ def command(
         for name in ("expected", "before", "after"):
             out.print(Text.assemble((f"  {name:9}", "dim"), " ".join(str(sample[name]).split())[:100]))
     out.print(f"\nIn {found['seconds']:.0f} s. The run lies in {folder}. Next:")
-    for text in (f"hone chat {folder} --compare", f"hone eval {folder}", "hone train sft model=YOUR_MODEL data=YOUR_FILE.jsonl"):
-        out.print(f"  {text}")
+    name = program()
+    for text in (f"chat {folder} --compare", f"eval {folder}", "train sft model=YOUR_MODEL data=YOUR_FILE.jsonl"):
+        out.print(f"  {name} {text}")
     out.print(f"  open {folder / 'report.html'} in a browser")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
+from pathlib import Path
+from shutil import which
 
 from rich.console import Console
 from rich.text import Text
@@ -46,6 +49,14 @@ def commands(out: Console, rows: Iterable[tuple[str, str]]) -> None:
     width = max(len(label) for label, _ in rows) + 2
     for label, text in rows:
         out.print(Text.assemble(" " * INDENT, (label.ljust(width), LABEL), tame(text)), soft_wrap=True)
+
+
+def program() -> str:
+    """How hone is called here: by its name where the shell finds it, else (in an environment that is not activated) by its path."""
+    own = Path(sys.executable).with_name("hone")
+    if which("hone") or not own.is_file():
+        return "hone"
+    return str(own.relative_to(Path.cwd()) if own.is_relative_to(Path.cwd()) else own)
 
 
 def _lines(out: Console, text: str, indent: int) -> list[str]:

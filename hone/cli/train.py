@@ -21,7 +21,7 @@ def command(
 ) -> int:
     """Train a model on data. The same command on the same folder goes on where it stopped."""
     from hone.cli.show import show_run
-    from hone.cli.style import commands, console, paragraph
+    from hone.cli.style import commands, console, paragraph, program
     from hone.recipe.run import Wishes, prepare_run, train_run
     from hone.recipe.words import read
 
@@ -38,7 +38,8 @@ def command(
     status = train_run(run, Wishes(fresh=fresh, allow_data_change=allow_data_change))
     if status == 0:
         paragraph(out, f"\ndone: {run.folder}")
-        commands(out, [("look", str(run.folder / "report.html")), ("try", f"hone chat {run.folder}"), ("score", f"hone eval {run.folder}")])
+        folder, name = str(run.folder), program()
+        commands(out, [("look", f"{folder}/report.html"), ("try", f"{name} chat {folder}"), ("score", f"{name} eval {folder}")])
     else:
         paragraph(out, f"\nstopped and saved: the same command goes on from {run.folder}")
     return status

@@ -1,31 +1,11 @@
-"""Ranks that talk: threads of this process, each with its own end of a gloo ring."""
+"""Ranks that talk."""
 
 from __future__ import annotations
 
-import threading
-from datetime import timedelta
-from typing import Any
-
 import torch
-import torch.distributed as dist
 
 from hone.core.world import World
-
-
-def together(size: int, work: Any) -> list[Any]:
-    """What each of some ranks returns."""
-    store, rings, found = dist.HashStore(), {}, {}
-
-    def rank(number: int) -> None:
-        rings[number] = dist.ProcessGroupGloo(store, number, size, timedelta(seconds=30))
-        found[number] = work(World(number, size, rings[number]))
-
-    threads = [threading.Thread(target=rank, args=(number,)) for number in range(size)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return [found[number] for number in range(size)]
+from tests.ranks import together
 
 
 def test_ranks_hear_each_other_in_order() -> None:

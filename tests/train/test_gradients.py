@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
 from itertools import cycle
-from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
 from hone.core.types import Batch, Group
 from hone.core.world import World
@@ -23,6 +18,7 @@ from hone.train.settings import OptimSettings
 from hone.tuning.full import Full
 from hone.tuning.lora import Lora
 from tests import nets
+from tests.ranks import together
 
 BOUND = {torch.float64: 1e-10, torch.float32: 1e-5}
 TUNINGS = {"full": Full(), "lora": Lora(rank=4)}
@@ -40,6 +36,8 @@ CASES: dict[str, Objective] = dict(OBJECTIVES.items()) | {
     f"{name} {settings}": OBJECTIVES[name].bind(**settings) for name, settings in VARIANTS
 }
 MODEL_OF = dict(zip(CASES, cycle(nets.MODELS), strict=False))
+SEEDED = Lock()
+"""Held where models are drawn at random, for ranks that are threads share the generator."""
 MIXED = nets.singles() + nets.pairs()
 
 
@@ -102,20 +100,9 @@ def test_micro_batches_are_really_many() -> None:
     assert len(micro_batches(MIXED, 10**9)) == 1
 
 
-def test_two_ranks_equal_one(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    script = "from tests.train.test_gradients import one_rank; import sys; one_rank(sys.argv[1])"
-    env = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
-    files = [tmp_path / f"{rank}.safetensors" for rank in range(2)]
-    ranks = [
-        subprocess.Popen([sys.executable, "-c", script, str(file)], env=env | {"RANK": str(rank)}, cwd=Path(__file__).parents[2])
-        for rank, file in enumerate(files)
-    ]
+def test_two_ranks_equal_one() -> None:
     alone = every_gradient(World())
-    assert [rank.wait(timeout=300) for rank in ranks] == [0, 0]
-    for found in map(load_file, files):
+    for found in together(2, every_gradient):
         assert found.keys() == alone.keys()
         for case, whole in alone.items():
             assert (found[case] - whole).norm() <= 1e-10 * whole.norm(), case
@@ -125,17 +112,11 @@ def every_gradient(world: World) -> dict[str, torch.Tensor]:
     """Loss and gradient of every objective, in fp64, with the tunings in turn."""
     found = {}
     for (name, objective), tuning in zip(CASES.items(), cycle(TUNINGS), strict=False):
-        engine = engine_of("qwen3", tuning, torch.float64, objective, world)
-        whole, loss = gradient(engine, objective, nets.for_objective(objective), 70)
+        with SEEDED:
+            engine, groups = engine_of("qwen3", tuning, torch.float64, objective, world), nets.for_objective(objective)
+        whole, loss = gradient(engine, objective, groups, 70)
         found[f"{name} {tuning}"] = torch.cat([whole, torch.tensor([loss], dtype=torch.float64)])
     return found
-
-
-def one_rank(out: str) -> None:
-    """What each of the two processes does."""
-    torch.set_num_threads(1)
-    save_file(every_gradient(World.join()), out)
-    torch.distributed.destroy_process_group()
 
 
 def test_a_group_larger_than_the_budget_is_not_split() -> None:

@@ -22,7 +22,7 @@ LONGEST_ANSWER = 36
 SETTINGS: dict[str, Any] = {
     "tuning": {"method": "lora", "rank": 16},
     "objective": {"name": "sft"},
-    "optim": {"learning_rate": 4e-3, "epochs": 1.75, "batch_size": 16, "warmup_ratio": 0.05},
+    "optim": {"learning_rate": 4e-3, "epochs": 2, "batch_size": 16, "warmup_ratio": 0.05},
     "eval": {"max_rows": 64},
     "hardware": {"token_budget": 2048},
     "seed": 7,

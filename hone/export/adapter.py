@@ -41,7 +41,7 @@ class Adapter(FolderTarget):
         return Artifact(
             target="adapter",
             path=order.folder,
-            what=f"An adapter for `{base}`.",
+            what=f"An adapter for `{Path(base).name if Path(base).exists() else base}`.",
             commands=(f"hone chat {word}",) if unknown_to_vllm(stage) else (f"hone chat {word}", served),
             notes=(note,) if source.scheme is not None else (),
         )

@@ -39,6 +39,7 @@ def test_several_targets_at_once_and_their_papers(tuned_of: Tuned, tmp_path: Pat
         readme = (path / "README.md").read_text()
         assert f"hone verify {path.name}" in readme and str(tmp_path) not in readme
     assert "ollama create" in said and "open-webui serve" in said
+    assert "--enable-lora" in (made["qwen3-lora-adapter"] / "README.md").read_text()
     stops = json.loads((made["qwen3-lora-vllm"] / "generation_config.json").read_text())["eos_token_id"]
     assert stops == [1] or stops == 1
 

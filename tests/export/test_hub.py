@@ -73,6 +73,6 @@ def test_a_push_breaks_goes_on_and_is_whole(tuned_of: Tuned, tmp_path: Path) -> 
     assert hub.created[0]["visibility"] == "private"
     card = hub.files["README.md"].decode()
     assert yaml.safe_load(card.split("---")[1])["pipeline_tag"] == "text-generation"
-    assert "hone chat own/model" in card and folder.name not in card and str(tmp_path) not in card, "lines to copy name the repository"
+    assert "hone chat own/model" in card and folder.name not in card and str(tmp_path.parent) not in card, "no place of this machine"
     everything = "".join(said) + text + "".join(file.read_text("utf-8", "replace") for file in folder.rglob("*.*"))
     assert TOKEN not in everything and "hf_other" not in everything

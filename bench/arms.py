@@ -48,7 +48,7 @@ CURVE = ("reward/model", "reward/gold", "answer_tokens")
 
 ARMS: dict[str, Arm] = {
     "school": Arm("tasks", SEEDLING_NAME, f"sft data={{data}}/school.jsonl {FULL} optim.epochs=1", "tasks", shared=True),
-    "sft": Arm("manners", "school", f"sft data={{data}}/mixed-{{seed}}.jsonl {FULL} optim.batch_size=8 optim.epochs=1", "manners"),
+    "sft": Arm("manners", "school", f"sft data={{data}}/mixed-{{seed}}.jsonl {FULL} optim.batch_size=8 optim.epochs=2", "manners"),
     "dpo": Arm(
         "manners", "sft", f"dpo data={{data}}/pairs.jsonl {PREFER} optim.batch_size=16 optim.learning_rate=3e-4 objective.beta=0.5",
         "manners",
@@ -64,11 +64,11 @@ ARMS: dict[str, Arm] = {
         "sums", "till", f"ppo {REWARD} {CRITIC} optim.batch_size=64 rollout.kl=0 optim.max_steps=60 optim.learning_rate=1e-3",
         "sums",
     ),
-    "online dpo": Arm("sums", "till", f"online_dpo {REWARD} optim.max_steps=60 optim.learning_rate=1e-3", "sums"),
+    "online dpo": Arm("sums", "till", f"online_dpo {REWARD} optim.max_steps=80 optim.learning_rate=1e-3", "sums"),
     "weak judge": Arm("fooled", "school", f"rm data={{data}}/few.jsonl {SCORE} optim.max_steps=12", "pairs", True),
     "fooled": Arm(
-        "fooled", "sft", f"grpo data={{data}}/asked.jsonl {PROXY} rollout.sampling.max_new_tokens=72 optim.batch_size=4 optim.max_steps=60 "
-        "optim.learning_rate=1e-3", "manners", curve=CURVE,
+        "fooled", "sft", f"grpo data={{data}}/asked.jsonl {PROXY} rollout.sampling.max_new_tokens=72 optim.batch_size=4 "
+        "optim.max_steps=120 optim.learning_rate=1e-3", "manners", curve=CURVE,
     ),
     "student": Arm("distilled", HALF, f"sft data={{data}}/school.jsonl {IMITATE}", "tasks", True),
     "more sft": Arm("distilled", "student", f"sft data={{data}}/lessons.jsonl {IMITATE}", "tasks"),

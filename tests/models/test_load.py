@@ -223,7 +223,7 @@ def test_special_tokens_that_do_not_fit_are_noted(copy_of: Copy) -> None:
         ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "M006", "already quantised (gptq)"),
         ({"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}, "M089", "no quantised weight"),
         ({"model_type": "lama"}, "M014", "no architecture 'lama'"),
-        ({"model_type": ...}, "M014", "no architecture ''"),
+        ({"model_type": ...}, "M013", "names no model_type"),
         ({"hidden_size": "32"}, "M013", "hidden_size = '32'"),
         ({"hidden_size": -1}, "M013", "hidden_size = -1"),
         ({"num_hidden_layers": ...}, "M013", "num_hidden_layers"),
